@@ -23,6 +23,7 @@ samples/.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -32,15 +33,15 @@ from celeba.attributes import ATTRIBUTES
 from celeba.classifier import classifier, predict
 from celeba.data import attribute_names, load
 from celeba.options import FaceOptions
-from celeba.sample import giver
+from celeba.sample import giver, stacked
 from common import distributed
 from common.data import Examples
 from common.models import MultimodalVAE
 from reports.analysis import AnalysisConfig, Labelled, analyse
 from reports.classifiers import judge_file
-from reports.generated import Shown
 from reports.metrics import Judge
 from reports.plots import visible
+from reports.sampling import Shown
 from training import run_from_command_line
 
 BATCH_SIZE = 500
@@ -66,12 +67,9 @@ def judges(config: Config, train: Examples, labels: Tensor, model: MultimodalVAE
     """The judges of the image, and of the attributes that the model decodes, as one modality or as 18."""
     network = classifier(train, labels, judge_file(config.cache_dir or config.data_dir, JUDGE, config))
     judges = {"image": Judge(("image",), lambda values: predict(network, values["image"]).long())}
-    if "attrs" in model.modelled:
-        judges["attrs"] = Judge(("attrs",), lambda values: (values["attrs"] > 0.5).long(), trained=False)
-    if ATTRIBUTES[0] in model.modalities:
-        judges["attrs"] = Judge(
-            ATTRIBUTES, lambda values: torch.stack([values[x] for x in ATTRIBUTES], dim=1).long(), trained=False
-        )
+    names = tuple(name for name in model.modelled if name in ("attrs", *ATTRIBUTES))
+    if names:
+        judges["attrs"] = Judge(names, lambda values: (stacked(values) > 0.5).long(), trained=False)
     return judges
 
 
@@ -112,9 +110,9 @@ def by_sex(labels: Tensor) -> dict[str, Tensor]:
 
 def captions(values: Mapping[str, Tensor]) -> list[str]:
     """The attributes of N faces, as one modality or as 18; none if they are not among the values."""
-    if ATTRIBUTES[0] in values:
-        values = {"attrs": torch.stack([values[name] for name in ATTRIBUTES], dim=1)}
-    return visible([x.replace(" ", ", ") for x in attribute_names(values["attrs"])]) if "attrs" in values else []
+    if not {"attrs", ATTRIBUTES[0]} & set(values):
+        return []
+    return visible([x.replace(" ", ", ") for x in attribute_names(stacked(values))])
 
 
 DATA = Labelled(
@@ -125,16 +123,12 @@ DATA = Labelled(
     n_values=2,
     judges=judges,
     groups=by_sex,
-    shown=Shown(("image",), captions),
+    shown=Shown(("image",), captions, sentences=True),
     columns=TITLES,
     more=more_columns,
 )
 
-
-def main(config: Config) -> dict[str, float]:
-    """Analyse a model, see `reports.analysis.analyse`."""
-    return analyse(config, DATA)
-
+main = partial(analyse, data=DATA)
 
 if __name__ == "__main__":
     run_from_command_line(main, Config, __doc__)

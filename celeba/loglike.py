@@ -13,24 +13,25 @@ little about rare attributes (that of always predicting the more frequent value 
 presence as the positive class.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import torch
+from sklearn.metrics import f1_score
 from torch import Tensor
 
 from celeba.attributes import ATTRIBUTES
 from celeba.data import load
 from celeba.options import FaceOptions
 from celeba.sample import probabilities
-from common.checkpoints import load_model
 from common.data import Batch, Examples
 from common.estimators import importance_estimates
 from common.models import MultimodalVAE
 from mnist.loglike import image_alone, image_and_label
 from reports import metrics, options, tables
-from training import devices, run_from_command_line
+from training import run_from_command_line
 
 BATCH_SIZE = 100
 
@@ -49,13 +50,12 @@ def main(
         arranged: CelebA's examples with the model's modalities.
     """
     config.check()
-    model = load_model(config.model, experiment).to(devices.select(config.cuda))
+    model = config.trained_model(experiment)
     examples = load("test", config)
     torch.manual_seed(config.seed)
     values, predicted = evaluate(model, arranged(examples).only(model.modalities), **config.sampling)
-    more = []
-    if predicted is not None:
-        more = [tables.attribute_table(scores(predicted, examples.modalities["attrs"].bool()))]
+    known = examples.modalities["attrs"].bool()
+    more = [] if predicted is None else [tables.attribute_table(scores(predicted, known))]
     return tables.report_estimates(values, config, experiment, len(examples), more=more)
 
 
@@ -92,17 +92,14 @@ def log_likelihoods(model: MultimodalVAE, batch: Batch, **sampling: float | None
 
 def scores(predicted: Tensor, true: Tensor) -> dict[str, dict[str, float | None]]:
     """Accuracy and F1 by attribute of (N, 18) bool, in [0, 1]; F1 is None if none is present or predicted."""
-    by_attribute = {}
-    for i, name in enumerate(ATTRIBUTES):
-        p, y = predicted[:, i], true[:, i]
-        share, right = y.double().mean().item(), (p & y).sum().item()
-        n_predicted_and_true = (p.sum() + y.sum()).item()
-        by_attribute[name] = {
-            "accuracy": (p == y).double().mean().item(),
-            "of the more frequent value": max(share, 1 - share),
-            "F1": 2 * right / n_predicted_and_true if n_predicted_and_true else None,
-        }
-    return by_attribute
+    accuracy, share = (x.double().mean(dim=0) for x in (predicted == true, true))
+    f1 = f1_score(true.numpy(), predicted.numpy(), average=None, zero_division=math.nan).tolist()
+    columns = {
+        "accuracy": accuracy.tolist(),
+        "of the more frequent value": torch.maximum(share, 1 - share).tolist(),
+        "F1": [None if math.isnan(x) else x for x in f1],
+    }
+    return {name: {title: x[i] for title, x in columns.items()} for i, name in enumerate(ATTRIBUTES)}
 
 
 if __name__ == "__main__":

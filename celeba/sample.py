@@ -28,16 +28,16 @@ from torch.distributions import Distribution
 from celeba.attributes import ATTRIBUTES
 from celeba.data import attribute_names, load, parse
 from celeba.options import FaceOptions
-from common.checkpoints import load_model
 from common.data import Examples
 from common.data.image_caches import Kind, decode
-from common.errors import InputError, require
+from common.errors import require
 from common.models import MultimodalVAE
-from reports import generated, options, plots, sample_files, tables
-from training import devices, run_from_command_line
+from reports import options, plots, sampling, tables
+from reports.sampling import COLUMNS, Given, Shown, errors_begin_with
+from training import run_from_command_line
 
-COLUMNS = 8
 N_POOL = 10_000  # draws from the prior from which those with given attributes are chosen
+FACES = Shown(("image",))
 
 
 @dataclass
@@ -67,119 +67,76 @@ def main(
         InputError: the options exclude each other, or name no attribute or image.
     """
     config.check()
-    try:
+    with errors_begin_with("--condition-on-attrs: "):
         asked = parse(config.condition_on_attrs)
-    except InputError as error:
-        raise InputError(f"--condition-on-attrs: {error}") from error
     has_condition = bool(asked) or config.condition_on_image is not None
     require(not config.reconstruct or not has_condition, "--reconstruct takes no condition: leave one of them out")
-    model = load_model(config.model, experiment).to(devices.select(config.cuda))
+    model = config.trained_model(experiment)
     torch.manual_seed(config.seed)
-    folder = config.samples_dir
-    picture = folder / ("reconstructions.png" if config.reconstruct else f"{name_of(config, asked)}.png")
-    with torch.no_grad():
-        if config.reconstruct:
-            examples = load("test", config)
-            attributes = reconstructions(model, examples.take(slice(config.n_samples)), picture)
-        else:
-            image = given_image(config) if config.condition_on_image is not None else None
-            latents = config.latents(model, lambda: arranged(load("train", config)))
-            attributes = samples(model, asked, image, config.n_samples, picture, latents)
-            if image is not None and len(model.modelled) > 1:
-                print(prediction(model, image))
-    print(picture)
-    if attributes is not None:
-        print(sample_files.write_lines(picture.with_suffix(".txt"), attribute_names(attributes)))
+    if config.reconstruct:
+        path, examples = config.samples_dir / "reconstructions.png", load("test", config).take(slice(config.n_samples))
+        values = sampling.reconstructions(path, model, examples, FACES, "attributes")
+        known = examples.modalities
+    else:
+        given = given_by(config, asked, model)
+        path = config.path(given.names)
+        latents = config.latents(model, lambda: arranged(load("train", config)))
+        values = sampling.samples(path, model, config.n_samples, FACES, given=given, latents=latents)
+        known = given.inputs
+        if config.condition_on_image is not None and len(model.modelled) > 1:
+            print(prediction(model, given.inputs["image"]))
+    print(path)
+    if len(model.modalities) > 1:
+        shown = values if len(model.modelled) > 1 else known  # a cvae is given the attributes, and models none
+        print(sampling.write_lines(path.with_suffix(".txt"), attribute_names(stacked(shown))))
 
 
-def name_of(config: Config, asked: Mapping[str, int]) -> str:
-    """Return the name of the files of samples given a config's image, and attributes {name: 1 or 0}."""
-    names = {}
-    if asked:
-        names["attrs"] = " ".join(negated(name, value) for name, value in asked.items())
-    if config.condition_on_image is not None:
-        names["image"] = Path(config.condition_on_image).name.replace("~", "not ")
-    return config.sample_name(**names)
+def stacked(values: Mapping[str, Tensor]) -> Tensor:
+    """Return the attributes (..., 18) among values, as one modality or as 18."""
+    return values["attrs"] if "attrs" in values else torch.stack([values[name] for name in ATTRIBUTES], dim=-1)
 
 
-def negated(name: str, value: int) -> str:
-    """Return an attribute as titles name it: "Male", or for the value 0 "not Male"."""
-    return name if value else f"not {name}"
-
-
-def samples(
-    model: MultimodalVAE,
-    asked: Mapping[str, int],
-    image: Tensor | None,
-    n: int,
-    path: Path,
-    latents: Distribution | None = None,
-) -> Tensor | None:
-    """Save n samples given attributes and an image, or from the prior; return their attributes' probabilities (n, 18).
-
-    A model that only sees attributes (cvae) returns the given ones, one without attributes (vae) None.
+@torch.no_grad()
+def given_by(config: Config, asked: Mapping[str, int], model: MultimodalVAE) -> Given:
+    """Return what --condition-on-attrs and --condition-on-image give the model.
 
     Args:
-        asked: the given attributes, {name: 1 or 0}.
-        image: the given image (1, 3, 64, 64) in [0, 1]; None for none.
-        path: the picture to write; a given image and its reconstruction stand at the left.
-        latents: what to draw z from in place of the prior.
+        asked: the attributes, {name: 1 or 0}.
     """
-    lacking = set(model.modality["image"].given) if not asked else set()
-    require(not lacking, "this model needs attributes: give --condition-on-attrs NAME ...")
-    inputs = giver(model)(asked, n) if asked else {}
-    title = ", ".join(negated(name, value) for name, value in asked.items())
-    if image is not None:
-        inputs["image"] = image.to(model.device).expand(n, -1, -1, -1)
+    needs_attributes = bool(model.modality["image"].given)
+    require(bool(asked) or not needs_attributes, "this model needs attributes: give --condition-on-attrs NAME ...")
+    inputs, names, beside = {}, {}, None
+    words = [name if value else f"not {name}" for name, value in asked.items()]
+    title = ", ".join(words)
+    if config.condition_on_image is not None:
+        inputs["image"] = given_image(config)
+    if asked:
+        inputs |= giver(model)(asked, config.n_samples)
+        names["attrs"] = " ".join(words)
+    if "image" in inputs:
+        names["image"] = Path(config.condition_on_image).name.replace("~", "not ")
         title = f"{title} and the image at the left" if title else "the image at the left, its reconstruction below"
-    z = model.posterior(inputs).sample() if inputs else model.draw_latents(n, latents)  # (n, D)
-    p = model.decode(z, given=inputs)
-    images, _ = plots.in_rows(p["image"].mean, [""] * n, COLUMNS)
-    if image is not None:
-        first = torch.full_like(images[:, 0], torch.nan)
-        if len(images) == 1:  # a second row, for the reconstruction
-            images = torch.cat([images, torch.full_like(images, torch.nan)])
-            first = first.repeat(2, 1, 1, 1)
-        for_reconstruction = {
-            name: x[:1] for name, x in inputs.items() if name == "image" or model.modality["image"].given
-        }
-        first[:2] = torch.cat([image.to(first), model.reconstruct(for_reconstruction)["image"]])
-        images = plots.beside(first, images)
-    plots.image_grid(path, images, title=f"samples given {title}" if title else generated.title_of(latents))
-    return probabilities(p) if len(p) > 1 else inputs.get("attrs")
-
-
-def reconstructions(model: MultimodalVAE, examples: Examples, path: Path) -> Tensor | None:
-    """Save images above their reconstructions from the image alone; return their attributes' probabilities (N, 18).
-
-    A cvae is given the attributes too, and returns them; a model without attributes (vae) returns None.
-    """
-    batch = examples.only(model.modalities).to(model.device)[:]
-    from_image_alone = "image" in model.encoder
-    given = ("image",) if from_image_alone else model.modalities
-    image = batch.modalities["image"]
-    p = model.decode(model.variational_posterior.point(model.posterior(batch, given)), given=batch.modalities)
-    rows = {label: (x, [""] * len(x)) for label, x in {"given": image, "decoded": p["image"].mean}.items()}
-    images, labels, _ = plots.alternating(rows, COLUMNS)
-    title = f"reconstructions from the image{'' if from_image_alone else ' and its attributes'}"
-    plots.image_grid(path, images, labels, title=title)
-    return probabilities(p) if len(p) > 1 else batch.modalities.get("attrs")
+        seen = {name: x[:1].to(model.device) for name, x in inputs.items() if name == "image" or needs_attributes}
+        beside = torch.cat([seen["image"], model.reconstruct(seen)["image"]])
+    return Given(inputs, names, title, beside)
 
 
 def draw(model: MultimodalVAE, folder: Path, train: Examples, valid: Examples | None) -> None:
     """Save the pictures of a training run: samples from the prior and given each attribute, and reconstructions."""
     if not model.modality["image"].given:
-        samples(model, {}, None, 64, folder / "prior.png")
-    reconstructions(model, (valid or train).take(slice(32)), folder / "reconstructions.png")
+        sampling.samples(folder / "prior.png", model, 64, FACES)
+    examples = (valid or train).take(slice(32))
+    sampling.reconstructions(folder / "reconstructions.png", model, examples, FACES, "attributes")
     if len(model.modalities) > 1:
         conditional(model, folder / "conditional.png")
 
 
+@torch.no_grad()
 def conditional(model: MultimodalVAE, path: Path) -> None:
     """Save a row of 8 samples for each attribute."""
-    rows, given = [], giver(model)
+    rows, give = [], giver(model)
     for name in ATTRIBUTES:
-        inputs = given({name: 1}, COLUMNS)
+        inputs = give({name: 1}, COLUMNS)
         z = model.posterior(inputs).sample()
         rows.append(model.decode(z, ["image"], inputs)["image"].mean)
     plots.image_grid(path, torch.stack(rows), ATTRIBUTES, title="samples given the attribute")
@@ -219,18 +176,18 @@ def completed(logits: Tensor, asked: Mapping[str, int], n: int) -> Tensor:
     return attributes
 
 
-def probabilities(p: Mapping[str, Distribution]) -> Tensor:
-    """Return the probability of each attribute, (..., 18), from a model's decoded distributions."""
-    return p["attrs"].mean if "attrs" in p else torch.stack([p[name].mean for name in ATTRIBUTES], dim=-1)
-
-
+@torch.no_grad()
 def prediction(model: MultimodalVAE, image: Tensor) -> str:
     """Return a Markdown table of the attributes' probabilities given an image (1, 3, 64, 64), the likeliest first."""
     q = model.posterior({"image": image.to(model.device)})
     (row,) = probabilities(model.decode(model.variational_posterior.point(q))).tolist()
-    ranked = sorted(zip(row, ATTRIBUTES, strict=True), reverse=True)
-    rows = [(name, tables.percent(p)) for p, name in ranked]
-    return str(tables.Table("attributes", dict(rows), ("attribute", "probability, %"), rows))
+    rows = [(name, tables.percent(p)) for p, name in sorted(zip(row, ATTRIBUTES, strict=True), reverse=True)]
+    return str(tables.Table("attributes", {}, ("attribute", "probability, %"), rows))
+
+
+def probabilities(p: Mapping[str, Distribution]) -> Tensor:
+    """Return the probability of each attribute, (..., 18), from a model's decoded distributions."""
+    return stacked({name: q.mean for name, q in p.items() if name != "image"})
 
 
 def given_image(config: Config) -> Tensor:
@@ -242,10 +199,8 @@ def given_image(config: Config) -> Tensor:
     value = config.condition_on_image
     if os.path.isfile(value):  # False too where a text is too long for a file's name
         return torch.from_numpy(decode(Path(value), Kind()) / 255).float()[None]
-    try:
+    with errors_begin_with("--condition-on-image: there is no such file, and "):
         ((name, present),) = parse([value]).items()
-    except InputError as error:
-        raise InputError(f"--condition-on-image: there is no such file, and {error}") from error
     examples = load("test", config)
     rows = (examples.modalities["attrs"][:, ATTRIBUTES.index(name)] == present).nonzero().squeeze(1)
     require(len(rows) > 0, f"none of the {len(examples)} test images is {value}: ask for another, or raise --limit")

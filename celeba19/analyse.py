@@ -8,6 +8,8 @@ What is measured and drawn: `python ../celeba/analyse.py --help`; "attrs" are al
 others are left open.
 """
 
+from functools import partial
+
 import torch
 
 from celeba import analyse as celeba
@@ -24,11 +26,7 @@ DATA = celeba.DATA._replace(
     sources=lambda model: {"image": ("image",), "attrs": ATTRIBUTES},
 )
 
-
-def main(config: Config) -> dict[str, float]:
-    """Analyse a model, see `reports.analysis.analyse`."""
-    return analyse(config, DATA)
-
+main = partial(analyse, data=DATA)
 
 if __name__ == "__main__":
     run_from_command_line(main, Config, __doc__)

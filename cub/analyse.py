@@ -53,14 +53,12 @@ from cub.options import PAPER, about
 from cub.pairs import BATCH_SIZE, compared, generate
 from cub.sentences import fit
 from cub.trained_model import TrainedConfig, load_birds, load_trained, network_behind, network_in_words
-from reports import generated, tables
+from reports import tables
 from reports import umap as maps
 from reports.analysis import AnalysisConfig, parameter_counts
-from reports.analysis_tables import kl_table, parameter_table
 from reports.classifiers import judge_file
-from reports.generated import Shown
-from reports.latent_mixtures import gaussian_mixture
-from reports.latents import each_modality, kl_plot
+from reports.latents import each_modality, kl_plot, kl_table
+from reports.sampling import Shown, cross_generation, gaussian_mixture
 from training import devices, run_from_command_line
 
 SHOWN = 6  # birds in cross_generation.png
@@ -159,9 +157,9 @@ def latents_and_networks(
     pictures = [folder / "kl.png"] if kls else []
     if "image" in sources and distributed.rank() == 0:
         pictures.append(folder / "cross_generation.png")
-        shown = Shown(("image",), lambda values: vocabulary.sentences(values["caption"]))
+        shown = Shown(("image",), lambda values: vocabulary.sentences(values["caption"]), sentences=True)
         rows = torch.linspace(0, len(birds.captions) - 1, SHOWN).long()
-        generated.cross_generation(pictures[-1], model, examples.take(rows), sources, shown)
+        cross_generation(pictures[-1], model, examples.take(rows), sources, shown)
     nats = tables.summarise({name: kl.sum(dim=1) for name, kl in kls.items()}, birds.image_of_each_caption)
     return {"nats": nats, "parameters": parameter_counts(model)}, pictures
 
@@ -246,7 +244,7 @@ def report(figures: dict[str, dict], features: str, config: Config, n: int) -> N
     shown = [correlation_table(figures["correlations"], features, config, title)]
     if "coherence" in figures:
         shown.append(coherence_table(figures["coherence"]))
-    shown += [kl_table(figures["nats"], "cub"), parameter_table(figures["parameters"], "cub")]
+    shown += [kl_table(figures["nats"], "cub"), tables.parameter_table(figures["parameters"], "cub")]
     chosen = ("n_samples", "seed", "components", "feature_components")
     settings = {"n_examples": n, "features": features} | {name: getattr(config, name) for name in chosen}
     tables.report(config, "cub", shown, settings, data)

@@ -18,7 +18,7 @@ from cub.data import CAPTIONS
 from cub.options import about
 from cub.trained_model import TrainedConfig, load_birds, load_trained
 from reports import tables
-from reports.mmvae_likelihoods import MmvaeLoglikeConfig, evaluate
+from reports.likelihoods import MmvaeLoglikeConfig, evaluate
 from training import run_from_command_line
 
 

@@ -14,7 +14,7 @@ caption per line. For a model of features, each generated feature is shown as th
 feature.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
@@ -31,8 +31,9 @@ from cub import feature_files
 from cub.captions import LENGTH, SPECIAL, UNKNOWN, Vocabulary, words
 from cub.data import CAPTIONS, IMAGES, Birds
 from cub.trained_model import TrainedConfig, load_birds, load_trained
-from reports import generated, plots, sample_files, tables
+from reports import plots, sampling, tables
 from reports.options import ClusterSamplesConfig
+from reports.sampling import Given
 from training import run_from_command_line
 
 COLUMNS = 6
@@ -65,59 +66,44 @@ def main(config: Config) -> None:
     training = load_birds("train", model, vocabulary, config) if needed else None
     view = View(model, vocabulary, training)
     torch.manual_seed(config.seed)
-    folder = config.samples_dir
+    path, n = config.path(), config.n_samples
     if config.given:
-        require(
-            config.given in model.modalities, f"this model has no {config.given}: use --given {model.modalities[0]}"
-        )
-        birds = load_birds("test", model, vocabulary, config)[: config.n_samples]
-        written = view.decoded(birds, config.given, folder / f"from_{config.given}")
+        is_modality = config.given in model.modalities
+        require(is_modality, f"this model has no {config.given}: use --given {model.modalities[0]}")
+        birds = load_birds("test", model, vocabulary, config)[:n]
+        written = view.decoded(birds, config.given, path.with_name(f"from_{config.given}.png"))
     elif conditional:
-        names = {"text": config.condition_on_text} if config.condition_on_text is not None else {}
-        names |= {"image": config.condition_on_image.name} if config.condition_on_image else {}
         condition = given(config, model, vocabulary)
-        written = view.samples(condition, config.n_samples, folder / config.sample_name(**names))
+        written = view.samples(config.path(condition.names), n, condition)
     else:
-        latents = config.latents(model, lambda: training.examples)
-        written = view.samples(None, config.n_samples, folder / config.sample_name(), latents)
+        written = view.samples(path, n, latents=config.latents(model, lambda: training.examples))
     print(*written, sep="\n")
 
 
-class Given(NamedTuple):
-    """What a user conditions on.
-
-    inputs: {modality: (1, ...)} on the model's device.
-    image: (3, 64, 64) to show, NaN if none is given.
-    caption: as typed, empty if none is given.
-    """
-
-    inputs: dict[str, Tensor]
-    image: Tensor
-    caption: str
-
-
 def given(config: Config, model: MultimodalVAE, vocabulary: Vocabulary) -> Given:
-    """The inputs of --condition-on-text and --condition-on-image.
+    """What --condition-on-text and --condition-on-image give; the image beside is NaN if none is given.
 
     Raises:
         InputError: the image is unreadable, no word of the caption is known, or the model lacks a modality.
     """
-    inputs, image, typed = {}, torch.full((3, 64, 64), torch.nan), config.condition_on_text
-    if typed is not None:
+    inputs, names, image = {}, {}, torch.full((1, 3, 64, 64), torch.nan)
+    if config.condition_on_text is not None:
         require("caption" in model.modalities, "this model has no captions: leave out --condition-on-text")
-        inputs["caption"] = _encoded(typed, vocabulary)
+        names["text"] = config.condition_on_text
+        inputs["caption"] = _encoded(names["text"], vocabulary)
     if config.condition_on_image is not None:
         require(model.modalities != ("caption",), "this model has no images: leave out --condition-on-image")
-        image = torch.tensor(decode(config.condition_on_image, IMAGES, "give another")).float() / 255
+        names["image"] = config.condition_on_image.name
+        image = torch.tensor(decode(config.condition_on_image, IMAGES, "give another")).float()[None] / 255
         if "image" in model.modalities:
-            inputs["image"] = image[None]
+            inputs["image"] = image
         elif config.demo:
-            inputs["feature"] = drawn.features(image[None])
+            inputs["feature"] = drawn.features(image)
         else:
             network = feature_files.network_of(config.cache_dir or config.data_dir)
             inputs["feature"] = feature_files.features_of_file(network, config.condition_on_image)[None]
-    device = model.device
-    return Given({name: x.to(device) for name, x in inputs.items()}, image, typed or "")
+    inputs = {name: x.to(model.device) for name, x in inputs.items()}
+    return Given(inputs, names, f"{' and '.join(inputs)}, at the left", image)
 
 
 def _encoded(typed: str, vocabulary: Vocabulary) -> Tensor:
@@ -134,16 +120,16 @@ def _encoded(typed: str, vocabulary: Vocabulary) -> Tensor:
     return vocabulary.encode([typed])
 
 
-class View:
-    """Saves what a model generates as images with captions.
+class View(NamedTuple):
+    """Saves what a model generates as images with captions below, and the captions as lines of text.
 
-    Args:
-        training: training birds with features, for a model of features: each feature is shown as the image of the
-            nearest training feature.
+    training: training birds with features, for a model of features: each feature is shown as the image of the nearest
+        training feature.
     """
 
-    def __init__(self, model: MultimodalVAE, vocabulary: Vocabulary, training: Birds | None = None) -> None:
-        self.model, self.vocabulary, self.training = model, vocabulary, training
+    model: MultimodalVAE
+    vocabulary: Vocabulary
+    training: Birds | None = None
 
     def images(self, values: Mapping[str, Tensor]) -> Tensor:
         """Images (N, 3, 64, 64) in [0, 1] that show a batch {modality: (N, ...)}; NaN if it has captions alone."""
@@ -162,7 +148,9 @@ class View:
         return [""] * len(next(iter(values.values())))
 
     @torch.no_grad()
-    def samples(self, condition: Given | None, n: int, path: Path, latents: Distribution | None = None) -> list[Path]:
+    def samples(
+        self, path: Path, n: int, condition: Given | None = None, latents: Distribution | None = None
+    ) -> list[Path]:
         """Save n samples from the prior, or from the posterior given a condition; returns the files.
 
         Args:
@@ -171,60 +159,47 @@ class View:
         model = self.model
         z = model.posterior(condition.inputs).sample((n,)).squeeze(1) if condition else model.draw_latents(n, latents)
         values = model.likelihood.point(model.decode(z))
-        images, sentences = self.images(values), self.sentences(values)
-        lines = sentences if "caption" in values else []
-        title = generated.title_of(latents)
+        images, sentences, title = self.images(values), self.sentences(values), sampling.title_of(latents)
         if condition:
-            title = f"samples given {' and '.join(condition.inputs)}, at the left"
-            images = torch.cat([condition.image[None], images])
-            sentences = [condition.caption or "(given)", *sentences]
-        images, captions = plots.in_rows(images, sentences, COLUMNS)
-        return self._save(path, images, captions, None, title, lines)
+            title = f"samples given {condition.title}"
+            images = torch.cat([condition.beside, images])
+            sentences = [condition.names.get("text") or "(given)", *sentences]
+        return self._save(path, {"": (images, sentences)}, title, values)
 
     @torch.no_grad()
     def decoded(self, birds: Birds, source: str, path: Path) -> list[Path]:
         """Save birds, and below each the decoding of one draw of q(z|source); returns the files."""
-        examples = birds.examples.only(self.model.modalities)
-        first = torch.arange(0, len(examples), CAPTIONS)  # one caption per image
-        batch = examples[first].modalities
-        batch = {name: x.to(self.model.device) for name, x in batch.items()}
-        z = self.model.posterior({source: batch[source]}).sample()
+        first = torch.arange(0, len(birds.captions), CAPTIONS)  # one caption per image
+        batch = birds.examples.only(self.model.modalities)[first].modalities
+        z = self.model.posterior({source: batch[source].to(self.model.device)}).sample()
         values = self.model.likelihood.point(self.model.decode(z))
         photographs = birds.examples.modalities["image"].float() / 255
         rows = {
             f"{source}\ngiven": (photographs, [birds.captions[i] for i in first]),
             "decoded": (self.images(values), self.sentences(values)),
         }
-        images, labels, captions = plots.alternating(rows, COLUMNS)
-        lines = self.sentences(values) if "caption" in values else []
-        return self._save(path, images, captions, labels, f"decoded from a sample of q(z|{source})", lines)
+        return self._save(path, rows, f"decoded from a sample of q(z|{source})", values)
 
     def _save(
-        self,
-        path: Path,
-        images: Tensor,
-        captions: list[list[str]],
-        labels: list[str] | None,
-        title: str,
-        lines: list[str],
+        self, path: Path, rows: Mapping[str, tuple[Tensor, Sequence[str]]], title: str, values: Mapping[str, Tensor]
     ) -> list[Path]:
-        """Save the picture, and the lines as text if there are any; returns the files."""
-        written = [path.with_suffix(".png")]
+        """Save rows of images with captions, and the captions among the generated values; returns the files."""
+        images, labels, captions = plots.alternating(rows, COLUMNS)
         if self.training and "feature" in self.model.modalities:
             title += "; each feature is shown as the nearest training image"
-        plots.captioned(written[0], images, captions, labels, title)
-        if lines:
-            written.append(sample_files.write_lines(path.with_suffix(".txt"), lines))
-        return written
+        plots.captioned(path, images, labels if len(rows) > 1 else None, captions, title)
+        if "caption" not in values:
+            return [path]
+        return [path, sampling.write_lines(path.with_suffix(".txt"), self.sentences(values))]
 
 
 def draw(model: MultimodalVAE, folder: Path, train: Birds, valid: Birds | None) -> None:
     """Save pictures during training: samples from the prior, and decodings given each modality."""
     birds = valid or train
     view = View(model, birds.vocabulary, train)
-    view.samples(None, 2 * COLUMNS, folder / "prior")
+    view.samples(folder / "prior.png", 2 * COLUMNS)
     for source in model.modalities:
-        view.decoded(birds[: 2 * COLUMNS], source, folder / f"from_{source}")
+        view.decoded(birds[: 2 * COLUMNS], source, folder / f"from_{source}.png")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from common.checkpoints import load_config, load_model
+from common.checkpoints import load_config
 from common.errors import InputError, require
 from common.models import MultimodalVAE
 from cub import data
@@ -14,7 +14,6 @@ from cub.feature_files import about
 from cub.model import AUTHORS_WORDS
 from cub.options import MODELS, WordOptions
 from reports.options import ModelConfig
-from training import devices
 
 
 class FeatureSource(Protocol):
@@ -52,8 +51,7 @@ def vocabulary_of(model: Path, vocab: Path | None) -> Vocabulary:
 
 def load_trained(config: TrainedConfig) -> tuple[MultimodalVAE, Vocabulary]:
     """The model that the options name, on the device that they choose, and its vocabulary."""
-    model = load_model(config.model, "cub").to(devices.select(config.cuda))
-    return model, vocabulary_of(config.model, config.vocab)
+    return config.trained_model("cub"), vocabulary_of(config.model, config.vocab)
 
 
 def load_train(config: Any) -> tuple[Birds, Birds | None]:  # noqa: ANN401 (the Config of train.py)

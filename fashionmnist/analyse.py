@@ -7,17 +7,15 @@
 What is measured and drawn: `python ../mnist/analyse.py --help`.
 """
 
+from functools import partial
+
 from fashionmnist.data import CLASSES, FASHIONMNIST
 from mnist.analyse import by_class
 from reports.analysis import AnalysisConfig as Config
 from reports.analysis import analyse
 from training import run_from_command_line
 
-
-def main(config: Config) -> dict[str, float]:
-    """Analyse a model, see `reports.analysis.analyse`."""
-    return analyse(config, by_class(FASHIONMNIST, CLASSES))
-
+main = partial(analyse, data=by_class(FASHIONMNIST, CLASSES))
 
 if __name__ == "__main__":
     run_from_command_line(main, Config, __doc__)

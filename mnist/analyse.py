@@ -23,13 +23,13 @@ from torch import Tensor, nn
 from common.checkpoints import load_config
 from common.data import Batch, Examples
 from common.models import MultimodalVAE
-from mnist.aggregate_posterior import AggregatePosterior
+from mnist.aggregate_posterior import from_aggregate_posterior
 from mnist.data import CLASSES, MNIST, Dataset, load_as_trained
 from mnist.model import N_CLASSES
+from mnist.sample import shown_by
 from reports.analysis import AnalysisConfig as Config
 from reports.analysis import Labelled, analyse
 from reports.classifiers import image_classifier, judge, judge_file
-from reports.generated import Shown
 from reports.metrics import Judge
 from training import run_from_command_line
 
@@ -75,8 +75,7 @@ def samplers(model: MultimodalVAE, train: Examples, test: Examples) -> dict[str,
     asked, known = (examples.modalities["text"].unique() for examples in (test, train))
     if not torch.isin(asked, known).all():
         return {}
-    aggregate = AggregatePosterior(model, train, "text")
-    return {"text, aggregate": lambda batch: aggregate.sample(batch.modalities["text"])}
+    return {"text, aggregate": lambda batch: from_aggregate_posterior(model, train, batch.modalities["text"])}
 
 
 def by_class(dataset: Dataset, classes: tuple[str, ...]) -> Labelled:
@@ -90,14 +89,11 @@ def by_class(dataset: Dataset, classes: tuple[str, ...]) -> Labelled:
         judges=partial(judges, name=dataset.name, build=partial(image_classifier, 1, dataset.size, 1, N_CLASSES)),
         groups=lambda shown: {name: shown[:, 0] == c for c, name in enumerate(classes)},
         samplers=samplers,
-        shown=Shown(("image",), lambda values: dataset.names(values["text"]) if "text" in values else []),
+        shown=shown_by(dataset),
     )
 
 
-def main(config: Config) -> dict[str, float]:
-    """Analyse a model, see `reports.analysis.analyse`."""
-    return analyse(config, by_class(MNIST, CLASSES))
-
+main = partial(analyse, data=by_class(MNIST, CLASSES))
 
 if __name__ == "__main__":
     run_from_command_line(main, Config, __doc__)

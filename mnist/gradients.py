@@ -17,14 +17,13 @@ import torch
 from torch import nn
 
 from common import distributed
-from common.checkpoints import load_model
 from common.data import Batch
 from common.errors import require
 from common.objectives import DregIwaeElbo, IwaeElbo, Objective, StlElbo
 from common.objectives.dreg import GRADIENTS
 from mnist.data import MNIST, Dataset, load_as_trained
 from reports import options, plots, tables
-from training import devices, run_from_command_line
+from training import run_from_command_line
 
 
 @dataclass
@@ -45,7 +44,7 @@ class Config(options.SamplesConfig):
 def main(config: Config, dataset: Dataset = MNIST) -> dict[str, list[float]]:
     """Report the noise by estimator, for each K: {name: [variance / squared mean]}."""
     config.check()
-    model = load_model(config.model, dataset.name).to(devices.select(config.cuda))
+    model = config.trained_model(dataset.name)
     has_density = model.variational_posterior.has_density
     lacking = f"these estimators need a density in closed form, which the posterior of {config.model} lacks"
     require(has_density, f"{lacking}: give a model of another --posterior")

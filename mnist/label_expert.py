@@ -14,26 +14,27 @@ and for each W a model label_expert_W.pth.tar for sample.py.
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 import tyro
 from torch import Tensor, nn
 
-from common.checkpoints import load_config, load_model
+from common.checkpoints import load_config
 from common.data import tensor_files
 from common.distributed import progress
 from common.errors import option, require, require_positive
 from common.io import folder_of
 from common.models import MultimodalVAE
-from mnist.aggregate_posterior import AggregatePosterior
+from mnist.aggregate_posterior import from_aggregate_posterior
 from mnist.analyse import by_class
 from mnist.data import CLASSES, MNIST, load_as_trained
 from mnist.model import N_CLASSES
 from reports import plots, tables
 from reports.analysis import AnalysisConfig
 from reports.metrics import Judge
-from training import devices, run_from_command_line
+from training import run_from_command_line
 
 DRAWS = 100  # of each label for a step
 AT_ONCE = 1000  # images that are decoded and judged at once
@@ -63,7 +64,7 @@ class Config(AnalysisConfig):
 def main(config: Config) -> dict[str, dict[str, float]]:
     """Report the figures of each way to draw z, {name: {column: value}}."""
     config.check()
-    model = load_model(config.model, MNIST.name).to(devices.select(config.cuda))
+    model = config.trained_model(MNIST.name)
     known = {"image", "text"} <= set(model.modelled) and model.variational_posterior.has_density
     no_density = (
         "does not model images and labels with densities in closed form: give one that does, such as mvae or bivcca"
@@ -86,7 +87,7 @@ def main(config: Config) -> dict[str, dict[str, float]]:
         print(path)
     free = refit(model, 1, config.steps, FreeParameters(model.encoder["text"]))
     ways["q(z|label), free parameters, W = 1"] = (free, drawn_from(free))
-    ways["aggregate posterior"] = (model, AggregatePosterior(model, train, "text").sample)
+    ways["aggregate posterior"] = (model, partial(from_aggregate_posterior, model, train))
     labels, images = test.modalities["text"], test[:].modalities["image"]
     test_variance = within_labels(images, labels)
     figures = {name: measured(*way, labels, judge, test_variance) for name, way in ways.items()}

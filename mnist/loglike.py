@@ -23,14 +23,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from common.checkpoints import load_model
 from common.data import Batch, Examples
 from common.estimators import importance_estimates
 from common.models import MultimodalVAE
 from mnist.data import MNIST, Dataset, load_as_trained
 from reports import metrics, tables
 from reports.options import LoglikeConfig as Config
-from training import devices, run_from_command_line
+from training import run_from_command_line
 
 BATCH_SIZE = 100
 
@@ -38,7 +37,7 @@ BATCH_SIZE = 100
 def main(config: Config, dataset: Dataset = MNIST) -> dict[str, dict[str, float]]:
     """Report the estimates: {name: {"mean", "stderr"}}, log-likelihoods in nats."""
     config.check()
-    model = load_model(config.model, dataset.name).to(devices.select(config.cuda))
+    model = config.trained_model(dataset.name)
     examples = load_as_trained("test", config, dataset)
     torch.manual_seed(config.seed)
     values = evaluate(model, examples, **config.sampling)

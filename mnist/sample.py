@@ -23,17 +23,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.checkpoints import load_config, load_model
+from common.checkpoints import load_config
 from common.data import Examples
 from common.data.image_caches import open_picture
-from common.errors import InputError, require
+from common.errors import require
 from common.models import MultimodalVAE
-from mnist.aggregate_posterior import AggregatePosterior
+from mnist.aggregate_posterior import from_aggregate_posterior
 from mnist.data import MNIST, Dataset, load_as_trained
-from reports import generated, options, plots, sample_files
-from training import devices, run_from_command_line
-
-COLUMNS = 8
+from reports import options, plots, sampling
+from reports.sampling import Given, Shown, errors_begin_with
+from training import run_from_command_line
 
 
 @dataclass
@@ -61,151 +60,59 @@ def main(config: Config, dataset: Dataset = MNIST) -> None:
     """
     config.check()
     conditions = {"image": config.condition_on_image, "text": config.condition_on_text}
-    given = [name for name, value in conditions.items() if value is not None]
-    require(not config.reconstruct or not given, "--reconstruct takes no condition: leave one of them out")
+    asked = [name for name, value in conditions.items() if value is not None]
+    require(not config.reconstruct or not asked, "--reconstruct takes no condition: leave one of them out")
     aggregate = config.sampler == "aggregate"
-    require(not aggregate or given == ["text"], "--sampler aggregate needs --condition-on-text, and nothing else given")
-    model = load_model(config.model, dataset.name).to(devices.select(config.cuda))
-    for name in given:
+    require(not aggregate or asked == ["text"], "--sampler aggregate needs --condition-on-text, and nothing else given")
+    model = config.trained_model(dataset.name)
+    for name in asked:
         require(name in model.modalities, f"this model has no {name}: leave out --condition-on-{name}")
     require(
-        config.reconstruct or "text" in (*given, *model.modelled) or model.modalities == ("image",),
+        config.reconstruct or "text" in (*asked, *model.modelled) or model.modalities == ("image",),
         "this model has p(image|text) alone: give it --condition-on-text",
     )
     torch.manual_seed(config.seed)
-    inputs, title, names = _inputs(config, dataset)
-    folder = config.samples_dir
-    picture = folder / f"{config.sample_name(**names)}.png"
-    with torch.no_grad():
-        if config.reconstruct:
-            picture = folder / "reconstructions.png"
-            examples = load_as_trained("test", config, dataset)
-            texts = reconstructions(model, examples.take(slice(config.n_samples)), picture, dataset)
-        else:
-            training = partial(load_as_trained, "train", config, dataset)
-            latents = config.latents(model, training)
-            z = None if latents is None else model.draw_latents(config.n_samples, latents)
-            if aggregate:
-                train = training().only(model.modalities)
-                labels = inputs["text"].repeat_interleave(config.n_samples, dim=0)
-                z, title = AggregatePosterior(model, train, "text").sample(labels), f"{title}, aggregate posterior"
-                picture = picture.with_stem(f"{picture.stem}_aggregate")
-            texts = samples(model, inputs, config.n_samples, picture, dataset, title, z)
-    print(picture)
+    given, shown, n = given_by(config, dataset), shown_by(dataset), config.n_samples
+    load = partial(load_as_trained, config=config, dataset=dataset)
+    if config.reconstruct:
+        path = config.samples_dir / "reconstructions.png"
+        values = sampling.reconstructions(path, model, load("test").take(slice(n)), shown, "text")
+    else:
+        path, z = config.path(given.names), None
+        if aggregate:
+            train = load("train").only(model.modalities)
+            z = from_aggregate_posterior(model, train, given.inputs["text"].repeat_interleave(n, dim=0))
+            path = path.with_stem(f"{path.stem}_aggregate")
+            given = given._replace(title=f"{given.title}, aggregate posterior")
+        latents = config.latents(model, partial(load, "train"))
+        values = sampling.samples(path, model, n, shown, given=given, latents=latents, z=z)
+    print(path)
     if "text" in model.modelled:
-        print(sample_files.write_lines(picture.with_suffix(".txt"), texts))
+        print(sampling.write_lines(path.with_suffix(".txt"), dataset.names(values["text"])))
 
 
-def samples(
-    model: MultimodalVAE,
-    inputs: dict[str, Tensor],
-    n: int,
-    path: Path,
-    dataset: Dataset,
-    given: str = "",
-    z: Tensor | None = None,
-) -> list[str]:
-    """Save n samples given the inputs, or from the prior, and return their texts (n strings).
-
-    Args:
-        inputs: image (1, 1, H, W) in [0, 1], text (1, ...), both or none.
-        path: the picture to write: a given image at the left, the decoded means with their texts beneath.
-        given: what the title says about the inputs.
-        z: the latents to decode, (n, D); by default draws of q(z|inputs), or of the prior.
-    """
-    device = model.device
-    inputs = {name: x.to(device).expand(n, *x.shape[1:]) for name, x in inputs.items()}
-    latents = z
-    if latents is None:
-        latents = model.posterior(inputs).sample() if inputs else model.draw_latents(n)  # (n, D)
-    decoded = model.likelihood.point(model.decode(latents, given=inputs))
-    texts = _texts(decoded, dataset)
-    images, captions = plots.in_rows(decoded["image"], _captions(decoded, dataset), COLUMNS)
-    if "image" in inputs:
-        first = torch.full_like(images[:, 0], torch.nan)
-        first[0] = inputs["image"][0]
-        images, captions = plots.beside(first, images), [["", "", *row] for row in captions]
-        captions[0][0] = "given"
-    title = f"samples given {given}" if given else generated.title_of(z)
-    plots.image_grid(path, images, captions=captions, title=title)
-    return texts
+def shown_by(dataset: Dataset) -> Shown:
+    """Return how pictures show values: images, with their texts as captions."""
+    return Shown(("image",), lambda values: plots.visible(dataset.names(values["text"])) if "text" in values else [])
 
 
-def reconstructions(model: MultimodalVAE, examples: Examples, path: Path, dataset: Dataset) -> list[str]:
-    """Save images above their reconstructions, and return the predicted texts (N strings).
-
-    The model gets the images alone; CVAE also gets their texts, without which it has no posterior.
-    """
-    given = examples.to(model.device)[:].modalities
-    from_image_alone = "image" in model.encoder
-    names = ("image",) if from_image_alone else model.modalities
-    decoded = model.reconstruct({name: given[name] for name in names})
-    texts = _texts(decoded, dataset)
-    shown = {"given": given, "decoded": decoded}
-    rows = {label: (x["image"], _captions(x, dataset)) for label, x in shown.items()}
-    images, labels, captions = plots.alternating(rows, COLUMNS)
-    title = f"reconstructions from the image{'' if from_image_alone else ' and its text'}"
-    plots.image_grid(path, images, labels, captions, title)
-    return texts
-
-
-def drawn_by(dataset: Dataset) -> Callable[..., None]:
-    """Return the function that saves the pictures of a training run (`draw` of `training.Experiment`)."""
-
-    def draw(model: MultimodalVAE, folder: Path, train: Examples, valid: Examples | None) -> None:
-        pictures(model, folder, (valid or train).only(model.modalities), dataset)
-
-    return draw
-
-
-def pictures(model: MultimodalVAE, folder: Path, examples: Examples, dataset: Dataset) -> None:
-    """Save samples from the prior, samples given the texts of `Dataset.shown`, and reconstructions, into a folder."""
-    if not model.modality["image"].given:
-        samples(model, {}, 64, folder / "prior.png", dataset)
-    reconstructions(model, examples.take(slice(32)), folder / "reconstructions.png", dataset)
-    if "text" in model.modalities:
-        conditional(model, folder / "conditional.png", dataset)
-
-
-def conditional(model: MultimodalVAE, path: Path, dataset: Dataset) -> None:
-    """Save a row of 12 samples for each text in `Dataset.shown`."""
-    text = torch.cat([dataset.parse(text) for text in dataset.shown]).to(model.device)
-    z = model.posterior({"text": text}).sample((12,))  # (12, T, D)
-    images = model.decode(z, ["image"], {"text": text})["image"].mean.transpose(0, 1)  # (T, 12, 1, H, W)
-    plots.image_grid(path, images, plots.visible(dataset.names(text)), title="samples given the text")
-
-
-def _texts(x: dict[str, Tensor], dataset: Dataset) -> list[str]:
-    """Return the names of the texts of N examples; empty strings if they have none."""
-    return dataset.names(x["text"]) if "text" in x else [""] * len(x["image"])
-
-
-def _captions(x: dict[str, Tensor], dataset: Dataset) -> list[str]:
-    """Return the texts of N examples as pictures show them; empty strings if they have none."""
-    return plots.visible(_texts(x, dataset)) if "text" in x else _texts(x, dataset)
-
-
-def _inputs(config: Config, dataset: Dataset) -> tuple[dict[str, Tensor], str, dict[str, str]]:
-    """Return what --condition-on-text and --condition-on-image give the model.
-
-    Returns:
-        {modality: (1, ...)}, a title for it, and {modality: text or file} for the name of the picture.
-    """
-    inputs, titles, names = {}, [], {}
+def given_by(config: Config, dataset: Dataset) -> Given:
+    """Return what --condition-on-text and --condition-on-image give the model."""
+    inputs, names, titles, image = {}, {}, [], None
+    if config.condition_on_image is not None:
+        image, names["image"] = given_image(config, dataset)
+        inputs["image"] = image
     if config.condition_on_text is not None:
-        try:
+        with errors_begin_with("--condition-on-text: "):
             inputs["text"] = dataset.parse(config.condition_on_text)
-        except InputError as error:
-            raise InputError(f"--condition-on-text: {error}") from error
         (names["text"],) = dataset.names(inputs["text"])
         titles.append(f"the text {plots.visible([names['text']])[0]}")
-    if config.condition_on_image is not None:
-        inputs["image"], names["image"] = _given_image(config, dataset)
+    if image is not None:
         titles.append("the image at the left")
-    return inputs, " and ".join(titles), dict(sorted(names.items()))
+    return Given(inputs, names, " and ".join(titles), image)
 
 
-def _given_image(config: Config, dataset: Dataset) -> tuple[Tensor, str]:
+def given_image(config: Config, dataset: Dataset) -> tuple[Tensor, str]:
     """Return the image that --condition-on-image names, a file or a random test image of a text.
 
     A model of binary images gets test images as they were in training, and files with pixels drawn anew.
@@ -220,15 +127,35 @@ def _given_image(config: Config, dataset: Dataset) -> tuple[Tensor, str]:
         image = torch.from_numpy(np.asarray(image) / 255).float()[None, None]
         binary = load_config(config.model, dataset.name).get("binary")
         return torch.bernoulli(image) if binary else image, Path(value).name
-    try:
+    with errors_begin_with(f"--condition-on-image {value}: there is no such file, and "):
         text = dataset.parse(value)
-    except InputError as error:
-        raise InputError(f"--condition-on-image {value}: there is no such file, and {error}") from error
     examples = load_as_trained("test", config, dataset)
     rows = (examples.modalities["text"] == text).view(len(examples), -1).all(dim=1).nonzero().squeeze(1)
     more = "raise --limit" if config.limit else "ask for another"
     require(len(rows) > 0, f"there is no {value} among the {len(examples)} test images: {more}")
     return examples[rows[torch.randint(len(rows), (1,))]].modalities["image"], dataset.names(text)[0]
+
+
+def drawn_by(dataset: Dataset) -> Callable[..., None]:
+    """Return the function that saves the pictures of a training run (`draw` of `training.Experiment`).
+
+    They are samples from the prior, reconstructions, and 12 samples for each text in `Dataset.shown`.
+    """
+
+    @torch.no_grad()
+    def draw(model: MultimodalVAE, folder: Path, train: Examples, valid: Examples | None) -> None:
+        shown, examples = shown_by(dataset), (valid or train).only(model.modalities)
+        if not model.modality["image"].given:
+            sampling.samples(folder / "prior.png", model, 64, shown)
+        sampling.reconstructions(folder / "reconstructions.png", model, examples.take(slice(32)), shown, "text")
+        if "text" in model.modalities:
+            text = torch.cat([dataset.parse(text) for text in dataset.shown]).to(model.device)
+            z = model.posterior({"text": text}).sample((12,))  # (12, T, D)
+            images = model.decode(z, ["image"], {"text": text})["image"].mean.transpose(0, 1)  # (T, 12, 1, H, W)
+            names = plots.visible(dataset.names(text))
+            plots.image_grid(folder / "conditional.png", images, names, title="samples given the text")
+
+    return draw
 
 
 if __name__ == "__main__":

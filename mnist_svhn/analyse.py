@@ -27,9 +27,9 @@ from common.models import MultimodalVAE
 from mnist_svhn import classifier
 from mnist_svhn.data import load
 from mnist_svhn.options import PairOptions, about, dataset_options
+from mnist_svhn.sample import IMAGES
 from reports.analysis import AnalysisConfig, Labelled, analyse
 from reports.classifiers import judge, judge_file
-from reports.generated import Shown
 from reports.metrics import Judge
 from training import run_from_command_line
 
@@ -41,13 +41,12 @@ class Config(PairOptions, AnalysisConfig):
 
 def judges(config: Config, train: Examples, labels: Tensor, model: MultimodalVAE) -> dict[str, Judge]:
     """The judge of each modality."""
-    kind, judges = "_synthetic" if config.svhn == "synthetic" else "", {}
+    kind = "_synthetic" if config.svhn == "synthetic" else ""
     if (config.pair_seed, config.max_per_class) != (PairOptions.pair_seed, PairOptions.max_per_class):
         kind += f"_pairs_{config.pair_seed}_{config.max_per_class}"
-    for name in model.modalities:
-        file = judge_file(config.data_dir, f"digits_of_{name}{kind}.pt", config)
-        judges[name] = judge(partial(classifier.build, name), train, name, labels, classifier.STEPS, file)
-    return judges
+    files = {name: judge_file(config.data_dir, f"digits_of_{name}{kind}.pt", config) for name in model.modalities}
+    steps = classifier.STEPS
+    return {x: judge(partial(classifier.build, x), train, x, labels, steps, file) for x, file in files.items()}
 
 
 DATA = Labelled(
@@ -58,18 +57,14 @@ DATA = Labelled(
     n_values=10,
     judges=judges,
     groups=lambda labels: {str(d): labels[:, 0] == d for d in range(10)},
-    shown=Shown(("mnist", "svhn")),
+    shown=IMAGES,
     given_all=True,
     by_subset=True,
     about=about,
     must_match=dataset_options,
 )
 
-
-def main(config: Config) -> dict[str, float]:
-    """Analyse a model, see `reports.analysis.analyse`."""
-    return analyse(config, DATA)
-
+main = partial(analyse, data=DATA)
 
 if __name__ == "__main__":
     run_from_command_line(main, Config, __doc__)

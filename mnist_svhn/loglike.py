@@ -13,12 +13,11 @@ from dataclasses import dataclass
 
 import torch
 
-from common.checkpoints import load_model
 from mnist_svhn.data import load
 from mnist_svhn.options import PairOptions, about, dataset_options
 from reports import tables
-from reports.mmvae_likelihoods import MmvaeLoglikeConfig, evaluate
-from training import devices, run_from_command_line, runs
+from reports.likelihoods import MmvaeLoglikeConfig, evaluate
+from training import run_from_command_line, runs
 
 
 @dataclass
@@ -30,7 +29,7 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     """Report the estimates: {name: {"mean", "stderr"}}, log-likelihoods in nats."""
     config.check()
     runs.check_same(dataset_options(config), config.model)
-    model = load_model(config.model, "mnist_svhn").to(devices.select(config.cuda))
+    model = config.trained_model("mnist_svhn")
     config.check_fits(model)
     pairs = load("test", config)
     torch.manual_seed(config.seed)

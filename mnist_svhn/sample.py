@@ -17,17 +17,16 @@ from typing import ClassVar, Literal
 
 import torch
 
-from common.checkpoints import load_model
 from common.data import Examples
 from common.errors import require
 from common.models import MultimodalVAE
 from mnist_svhn.data import load
 from mnist_svhn.options import PairOptions, dataset_options
-from reports import generated, options
-from reports.generated import Shown
-from training import devices, run_from_command_line, runs
+from reports import options, sampling
+from training import run_from_command_line, runs
 
 COLUMNS = 16
+IMAGES = sampling.Shown(("mnist", "svhn"))
 
 
 @dataclass
@@ -48,37 +47,34 @@ def main(config: Config) -> None:
     require(not (config.given and config.traverse), "--traverse starts at the prior's mean: leave out --given")
     all_shown = not config.traverse or config.n_samples == Config.n_samples
     require(all_shown, "--traverse draws no samples: leave out --n-samples")
-    model = load_model(config.model, "mnist_svhn").to(devices.select(config.cuda))
+    model = config.trained_model("mnist_svhn")
     torch.manual_seed(config.seed)
-    folder = config.samples_dir
+    path = config.path()
     if config.given or config.mixture:
         runs.check_same(dataset_options(config), config.model)
-    with torch.no_grad():
-        if config.traverse:
-            on_spheres = model.variational_posterior.on_spheres
-            require(not on_spheres, "--traverse moves one latent alone, which leaves vmf's sphere: leave it out")
-            pictures = generated.traversals(folder / "along_latents", model, Shown(model.modalities))
-        elif config.given:
-            require(
-                config.given in model.modalities,
-                f"this model has no {config.given}: use --given {model.modalities[0]}",
-            )
-            pairs = load("test", config)
-            pictures = [folder / f"from_{config.given}.png"]
-            generated.decoded(pictures[0], model, pairs.take(slice(config.n_samples)), (config.given,), COLUMNS)
-        else:
-            latents = config.latents(model, lambda: load("train", config))
-            pictures = [folder / f"{config.sample_name()}.png"]
-            generated.samples(pictures[0], model, config.n_samples, COLUMNS, latents)
+    pictures = [path]
+    if config.traverse:
+        on_spheres = model.variational_posterior.on_spheres
+        require(not on_spheres, "--traverse moves one latent alone, which leaves vmf's sphere: leave it out")
+        pictures = sampling.traversals(path.with_name("along_latents"), model, IMAGES)
+    elif config.given:
+        has_given = config.given in model.modalities
+        require(has_given, f"this model has no {config.given}: use --given {model.modalities[0]}")
+        pictures, examples = [path.with_name(f"from_{config.given}.png")], load("test", config)
+        given = (config.given,)
+        sampling.decoded(pictures[0], model, examples.take(slice(config.n_samples)), given, IMAGES, COLUMNS)
+    else:
+        latents = config.latents(model, lambda: load("train", config))
+        sampling.samples(path, model, config.n_samples, IMAGES, COLUMNS, latents=latents)
     print(*pictures, sep="\n")
 
 
 def draw(model: MultimodalVAE, folder: Path, train: Examples, valid: Examples | None) -> None:
     """Save pictures during training: samples from the prior, and decodings given either modality."""
-    examples = valid or train
-    generated.samples(folder / "prior.png", model, 4 * COLUMNS, COLUMNS)
+    examples = (valid or train).take(slice(COLUMNS))
+    sampling.samples(folder / "prior.png", model, 4 * COLUMNS, IMAGES, COLUMNS)
     for source in model.modalities:
-        generated.decoded(folder / f"from_{source}.png", model, examples.take(slice(COLUMNS)), (source,), COLUMNS)
+        sampling.decoded(folder / f"from_{source}.png", model, examples, (source,), IMAGES, COLUMNS)
 
 
 if __name__ == "__main__":

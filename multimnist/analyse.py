@@ -16,12 +16,11 @@ from functools import partial
 from torch import Tensor
 
 from mnist.analyse import judges, labels
-from multimnist.data import FILL, MULTIMNIST, N_CHARACTERS, SIZE, names
+from mnist.sample import shown_by
+from multimnist.data import FILL, MULTIMNIST, N_CHARACTERS, SIZE
 from multimnist.options import LENGTH, DatasetOptions, dataset_options
 from reports.analysis import AnalysisConfig, Labelled, analyse
 from reports.classifiers import image_classifier
-from reports.generated import Shown
-from reports.plots import visible
 from training import run_from_command_line
 
 STEPS = 6000  # of the reader's training
@@ -48,17 +47,13 @@ DATA = Labelled(
         judges, name=MULTIMNIST.name, build=partial(image_classifier, 1, SIZE, LENGTH, N_CHARACTERS), steps=STEPS
     ),
     groups=by_number,
-    shown=Shown(("image",), lambda shown: visible(names(shown["text"])) if "text" in shown else []),
+    shown=shown_by(MULTIMNIST),
     label="character",
     all_right="string",
     must_match=dataset_options,
 )
 
-
-def main(config: Config) -> dict[str, float]:
-    """Analyse a model, see `reports.analysis.analyse`."""
-    return analyse(config, DATA)
-
+main = partial(analyse, data=DATA)
 
 if __name__ == "__main__":
     run_from_command_line(main, Config, __doc__)

@@ -22,11 +22,11 @@ from torch import Tensor
 from common.data import Examples
 from common.errors import require
 from common.models import MultimodalVAE
-from polymnist.data import N_CLASSES, SIZE, load, modalities
-from polymnist.options import MAX_MODALITIES, DatasetOptions, about, dataset_options
+from polymnist.data import N_CLASSES, SIZE, load
+from polymnist.options import DatasetOptions, about, dataset_options
+from polymnist.sample import IMAGES
 from reports.analysis import AnalysisConfig, Labelled, analyse
 from reports.classifiers import image_classifier, judge, judge_file
-from reports.generated import Shown
 from reports.metrics import Judge
 from training import run_from_command_line
 
@@ -52,11 +52,9 @@ class Config(DatasetOptions, AnalysisConfig):
 def judges(config: Config, train: Examples, labels: Tensor, model: MultimodalVAE) -> dict[str, Judge]:
     """The judge of each modality."""
     kind, build = "_translated" if config.translated else "", partial(image_classifier, 3, SIZE, 1, N_CLASSES)
-    folder, judges = config.cache_dir or config.data_dir, {}
-    for name in model.modalities:
-        file = judge_file(folder, f"digits_of_{name}_{config.images}{kind}.pt", config)
-        judges[name] = judge(build, train, name, labels, STEPS, file)
-    return judges
+    folder = config.cache_dir or config.data_dir
+    files = {x: judge_file(folder, f"digits_of_{x}_{config.images}{kind}.pt", config) for x in model.modalities}
+    return {name: judge(build, train, name, labels, STEPS, file) for name, file in files.items()}
 
 
 DATA = Labelled(
@@ -67,7 +65,7 @@ DATA = Labelled(
     n_values=N_CLASSES,
     judges=judges,
     groups=lambda labels: {str(d): labels[:, 0] == d for d in range(N_CLASSES)},
-    shown=Shown(modalities(MAX_MODALITIES)),
+    shown=IMAGES,
     given_all=True,
     about=about,
     must_match=dataset_options,

@@ -14,12 +14,12 @@ from functools import partial
 
 import torch
 
-from common.checkpoints import load_model
 from common.estimators import joint_and_each
 from polymnist.data import load
 from polymnist.options import DatasetOptions, about, dataset_options
 from reports import metrics, options, tables
-from training import devices, run_from_command_line, runs
+from reports.likelihoods import of_subsets
+from training import run_from_command_line, runs
 
 BATCH_SIZE = 50
 
@@ -33,10 +33,10 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     """Report the estimates: {name: {"mean", "stderr"}}, log-likelihoods in nats."""
     config.check()
     runs.check_same(dataset_options(config), config.model)
-    model = load_model(config.model, "polymnist").to(devices.select(config.cuda))
+    model = config.trained_model("polymnist")
     examples = load("test", config).only(model.modalities)
     torch.manual_seed(config.seed)
-    evaluations = [partial(joint_and_each, **config.sampling), *config.of_subsets(model)]
+    evaluations = [partial(joint_and_each, **config.sampling), *of_subsets(config, model)]
     values = metrics.evaluate(model, examples, evaluations, BATCH_SIZE)
     return tables.report_estimates(values, config, "polymnist", len(examples), about(config))
 

@@ -14,16 +14,16 @@ from typing import ClassVar
 
 import torch
 
-from common.checkpoints import load_model
 from common.data import Examples
 from common.errors import require
 from common.models import MultimodalVAE
-from polymnist.data import load
-from polymnist.options import DatasetOptions, dataset_options
-from reports import generated, options
-from training import devices, run_from_command_line, runs
+from polymnist.data import load, modalities
+from polymnist.options import MAX_MODALITIES, DatasetOptions, dataset_options
+from reports import options, sampling
+from training import run_from_command_line, runs
 
 COLUMNS = 12
+IMAGES = sampling.Shown(modalities(MAX_MODALITIES))
 
 
 @dataclass
@@ -36,25 +36,23 @@ class Config(DatasetOptions, options.ClusterSamplesConfig):
     """generate from test images of these modalities"""
 
 
-@torch.no_grad()
 def main(config: Config) -> Path:
     """Save the picture that the options ask for; print its path and return it."""
     config.check()
-    model = load_model(config.model, "polymnist").to(devices.select(config.cuda))
+    model = config.trained_model("polymnist")
     for name in config.given:
         require(name in model.modalities, f"this model has no {name}: --given takes {', '.join(model.modalities)}")
         require(config.given.count(name) == 1, f"--given names {name} twice: name each modality once")
     torch.manual_seed(config.seed)
-    folder = config.samples_dir
+    path = config.path()
     if config.given or config.mixture:
         runs.check_same(dataset_options(config), config.model)
     if config.given:
-        path = folder / f"from_{'_'.join(config.given)}.png"
-        generated.decoded(path, model, load("test", config).take(slice(config.n_samples)), config.given, COLUMNS)
+        path, examples = path.with_name(f"from_{'_'.join(config.given)}.png"), load("test", config)
+        sampling.decoded(path, model, examples.take(slice(config.n_samples)), config.given, IMAGES, COLUMNS)
     else:
-        path = folder / f"{config.sample_name()}.png"
         latents = config.latents(model, lambda: load("train", config))
-        generated.samples(path, model, config.n_samples, COLUMNS, latents)
+        sampling.samples(path, model, config.n_samples, IMAGES, COLUMNS, latents=latents)
     print(path)
     return path
 
@@ -62,9 +60,9 @@ def main(config: Config) -> Path:
 def draw(model: MultimodalVAE, folder: Path, train: Examples, valid: Examples | None) -> None:
     """Save pictures during training: samples from the prior, and decodings given the first modality, and all others."""
     examples, (first, *others) = (valid or train).take(slice(COLUMNS)), model.modalities
-    generated.samples(folder / "prior.png", model, COLUMNS, COLUMNS)
+    sampling.samples(folder / "prior.png", model, COLUMNS, IMAGES, COLUMNS)
     for given in ((first,), tuple(others)):
-        generated.decoded(folder / f"from_{'_'.join(given)}.png", model, examples, given, COLUMNS)
+        sampling.decoded(folder / f"from_{'_'.join(given)}.png", model, examples, given, IMAGES, COLUMNS)
 
 
 if __name__ == "__main__":

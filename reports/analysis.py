@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from common import distributed
-from common.checkpoints import load_config, load_model
+from common.checkpoints import load_config
 from common.data.batches import Batch, Examples
 from common.data.splits import only_complete
 from common.errors import require, require_positive
@@ -19,20 +19,23 @@ from common.model_data import check_values
 from common.multimodal_vae import MultimodalVAE
 from common.priors import ClusteredPrior
 from common.variational_posteriors.private_latents import latent_parts
-from reports import generated, tables, umap
-from reports.analysis_tables import Figures, few_training_examples, figure_tables, left_out, weak_judges
-from reports.encoded import Encoded, encode
-from reports.frechet_distances import inception_features
-from reports.generated import Shown
-from reports.latent_clusters import cluster_accuracies, clustered_priors
-from reports.latent_mixtures import MAX_FITTED, gaussian_mixture
-from reports.latents import each_modality, kl_plot, most_used
-from reports.metrics import Judge, latent_accuracy, sampled_latents
+from reports import sampling, tables, umap
+from reports.clusters import cluster_accuracies, pruned, shared_means
+from reports.frechet import inception_features
+from reports.latents import each_modality, kl_plot, kl_table, most_used
+from reports.metrics import Judge, cross_coherence, joint_coherence, latent_accuracy, read_right, sampled_latents
 from reports.options import PriorSamplesConfig, ScoresConfig
-from reports.reconstructions import ssim
-from reports.right_labels import by_label, coherence, of_generated, read_right, shares_of
-from reports.subset_metrics import SubsetScores, scores_by_subset
-from training import devices, runs
+from reports.sampling import MAX_FITTED, Shown, gaussian_mixture
+from reports.subsets import (
+    Posteriors,
+    SubsetScores,
+    by_size_table,
+    scores_by_size,
+    scores_by_subset,
+    ssim,
+)
+from reports.tables import Table, decimals, estimate_table, parameter_table, percent
+from training import runs
 
 MIN_FOR_MAP = 20  # test examples
 ROWS = 12  # latents in the traversals
@@ -91,7 +94,7 @@ class Labelled(NamedTuple):
     about: config -> what the tables say about the data, {name: value}.
     given_all: whether to measure q(z|X): reconstructions of the images shown, and clusters of its means.
     by_subset: whether to score what is generated given each subset of the modalities
-        (`reports.subset_metrics`); needs given_all.
+        (`reports.subsets`); needs given_all.
     inception: file of Inception-v3's weights, for FID by size; None leaves FID out.
     must_match: config -> options that the model must have been trained with, {name: value}.
     samplers: model, training and test examples -> further sources of `reports.metrics.cross_coherence`.
@@ -127,29 +130,27 @@ def analyse(config: AnalysisConfig, data: Labelled) -> dict[str, float]:
     config.check()
     runs.check_same(data.must_match(config), config.model)
     analysis = Analysis(config, data)
-    figures = analysis.figures()
     n = len(analysis.test)
     head, about = tables.data_scored(config, data.name, data.about(config), n)
-    notes = (
-        tables.other_data(config),
-        weak_judges(figures.shares),
-        few_training_examples(len(analysis.train)),
-        left_out(analysis.n_incomplete),
-    )
-    drawn = {"n_samples": config.n_samples} if "coherence, joint" in figures.shares else {}
-    settings = {"n_examples": n, **drawn, "seed": config.seed}
-    shown = figure_tables(figures, data.name, head, data.names, data.label, " ".join(filter(None, notes)))
-    tables.report(config, data.name, shown, settings, about)
+    shown = analysis.figures(head)
+    drawn = {"n_samples": config.n_samples} if len(analysis.generated) > 1 else {}
+    tables.report(config, data.name, shown, {"n_examples": n, **drawn, "seed": config.seed}, about)
     if distributed.rank() == 0:
         print("", *analysis.draw(), sep="\n")
-    means = {name: x["mean"] for name, x in (figures.shares | figures.ssim | figures.nats).items()}
-    return means | {f"{name}, {n} given": x for n, scores in figures.by_size.items() for name, x in scores.items()}
+    means = {}
+    for table in shown:
+        if table.key == "estimates":
+            means |= {name: x["mean"] for name, x in table.figures.items()}
+        elif table.key == "by_size":
+            means |= {f"{name}, {size} given": x for size, row in table.figures.items() for name, x in row.items()}
+    return means
 
 
 class Analysis:
     """A model, the labelled examples that it is scored on, and their judges; random draws begin at config.seed.
 
-    Examples that lack a modality are left out, `n_incomplete` of the test examples.
+    Examples that lack a modality are left out, `n_incomplete` of the test examples. `generated` are the judges of what
+    the model generates from z alone.
 
     Raises:
         InputError: a model or data that cannot be used.
@@ -157,8 +158,8 @@ class Analysis:
 
     def __init__(self, config: AnalysisConfig, data: Labelled) -> None:
         self.config, self.data = config, data
-        device = devices.select(config.cuda)
-        self.model = load_model(config.model, data.name).to(device)
+        self.model = config.trained_model(data.name)
+        device = self.model.device
         self.inception = inception_features(data.inception, device) if data.inception else None
         splits = {split: data.load(split, config) for split in ("train", "test")}
         splits["test"] = splits["test"].take(slice(config.n_test))
@@ -172,8 +173,9 @@ class Analysis:
         for examples in splits.values():
             check_values(examples, self.model)
         self.judges = data.judges(config, splits["train"], self.labels["train"], self.model)
+        self.generated = {name: judge for name, judge in self.judges.items() if not judge.conditions(self.model)}
         require(
-            not config.mixture or len(of_generated(self.model, self.judges)) > 1,
+            not config.mixture or len(self.generated) > 1,
             "--mixture measures how often two modalities of a draw agree: this model generates fewer, leave it out",
         )
         self.sources = data.sources(self.model)
@@ -183,30 +185,81 @@ class Analysis:
         torch.manual_seed(config.seed)
         distributed.seed_each_process()
 
-    def figures(self) -> Figures:
-        """Compute all scores, and save kl.png."""
-        encoded = self._encoded() if self.data.given_all else ()
-        beta = load_config(self.config.model).get("beta", 1.0)
-        priors = clustered_priors(encoded[0], beta) if encoded and self.model.prior.is_mixture else {}
-        right = self._right(priors)
-        shares = shares_of(right, self.data.all_right)
-        shares |= cluster_accuracies(*encoded, priors) if encoded else {}
-        similarities = ssim(encoded[1], self.data.shown.images) if encoded else {}
-        subsets = self._by_subset(*encoded) if self.data.by_subset else {}
-        columns = by_label(right, self.data.columns)
-        columns |= self.data.more(self.config, self.model, self.judges, self.labels["test"])
-        nats = {name: kl.sum(dim=1) for name, kl in self.kls.items()}
-        return Figures(
-            tables.summarise(shares),
-            columns,
-            tables.summarise(nats),
-            tables.summarise({f"SSIM, {pair}": x for pair, x in similarities.items()}),
-            subsets,
-            parameter_counts(self.model),
-        )
+    def figures(self, head: str) -> list[Table]:
+        """Compute all scores, save kl.png, and return the tables.
 
-    def _by_subset(self, train: Encoded, test: Encoded) -> dict[tuple[str, ...], SubsetScores]:
-        n_images = 2 ** len(self.model.modalities) * len(self.judges) * len(test)
+        Args:
+            head: what was scored, the title of the first column.
+        """
+        config, data, model, labels = self.config, self.data, self.model, self.labels["test"]
+        posteriors, priors = (), {}
+        if data.given_all:
+            few = self.train.take(slice(MAX_FITTED))
+            posteriors = Posteriors(model, few, self.labels["train"][:MAX_FITTED]), Posteriors(model, self.test, labels)
+            if model.prior.is_mixture:
+                u = shared_means(posteriors[0]).flatten(0, 1)
+                pruned_prior = pruned(model.prior, u, load_config(config.model).get("beta", 1.0))
+                priors = {"the prior": model.prior, "the pruned prior": pruned_prior}
+        right = self.right(priors)
+        scores = {}
+        for name, x in right.items():
+            scores[name] = x.double().mean(dim=1)
+            if data.all_right:
+                scores[f"{name}, {data.all_right}"] = x.all(dim=1)
+        scores |= cluster_accuracies(*posteriors, priors) if posteriors else {}
+        shares = tables.summarise(scores)
+        notes = (tables.other_data(config), *tables.notes_on(shares, len(self.train), self.n_incomplete))
+        shown = [estimate_table(shares, (head, "%"), percent, " ".join(filter(None, notes)))]
+        similarities = ssim(posteriors[1], data.shown.images) if posteriors else {}
+        if data.by_subset:
+            subsets = self._by_subset(*posteriors)
+            of_each = {", ".join(given): scores for given, scores in subsets.items()}  # for the JSON alone
+            shown += [by_size_table(scores_by_size(subsets)), Table("by_subset", of_each, (), ())]
+        if similarities:
+            similarity = tables.summarise({f"SSIM, {pair}": x for pair, x in similarities.items()})
+            shown.append(estimate_table(similarity, ("reconstruction", "similarity"), partial(decimals, n=3)))
+        titles = {name: name for name in right} if data.columns is None else data.columns
+        columns = {titles[name]: x.double().mean(dim=0) for name, x in right.items() if name in titles}
+        columns = {title: x for title, x in columns.items() if len(x) > 1}
+        columns |= data.more(config, model, self.judges, labels)
+        if columns:
+            rows = {name: {title: x[i].item() for title, x in columns.items()} for i, name in enumerate(data.names)}
+            shown.append(tables.attribute_table(rows, label=data.label))
+        nats = tables.summarise({name: kl.sum(dim=1) for name, kl in self.kls.items()})
+        return [*shown, kl_table(nats, head), parameter_table(parameter_counts(model), data.name)]
+
+    def right(self, priors: Mapping[str, ClusteredPrior]) -> dict[str, Tensor]:
+        """Which labels are right: those of judges, samples and latents, {name: (N, G) bool}.
+
+        Shared and private latents are read by linear classifiers of their own, one z of q(z|x_source) for each example.
+        """
+        model, labels, n = self.model, self.labels["test"], self.config.mixture
+        right = {
+            f"classifier, {name}": read_right(judge, self.test_with_labels, labels)
+            for name, judge in self.judges.items()
+            if judge.trained
+        }
+        samplers = self.data.samplers(model, self.train, self.test)
+        mixtures = {f", z from {n} Gaussians": gaussian_mixture(model, self.train, n)} if n else {}
+        mixtures |= {f", z from {name}": prior() for name, prior in priors.items() if prior is not model.prior}
+        pairs = cross_coherence(model, self.test, labels, self.judges, self.sources, samplers)
+        right |= {f"coherence, {pair}": x for pair, x in pairs.items()}
+        if len(self.generated) > 1:
+            for name, latents in ({"": None} | mixtures).items():
+                n_samples = self.config.n_samples
+                right[f"coherence, joint{name}"] = joint_coherence(model, n_samples, self.generated, latents)
+        of_train, of_test = self.labels["train"].to(model.device), labels.to(model.device)
+        tested = self.z
+        for name, z in sampled_latents(model, self.train, self.sources).items():
+            for which, part in latent_parts(model.n_shared).items():
+                pairs = (z[:, part], of_train), (tested[name][:, part], of_test)
+                right[f"latent accuracy{which}, {name}"] = distributed.on_first_process(
+                    lambda pairs=pairs: latent_accuracy(*pairs, self.data.n_values).cpu()
+                )
+        return right
+
+    def _by_subset(self, train: Posteriors, test: Posteriors) -> dict[tuple[str, ...], SubsetScores]:
+        n_images = 2 ** len(self.model.modalities) * len(self.judges) * len(test.examples)
         if n_images > MANY_IMAGES and distributed.rank() == 0:
             remedy = "--n-test N scores fewer examples, --no-by-size leaves it out"
             print(f"warning: --by-size decodes {n_images:,} images: {remedy}", file=sys.stderr)
@@ -228,56 +281,16 @@ class Analysis:
         if shown.rows(self.test.take(slice(1))[:].modalities):
             pictures.append(self.folder / "cross_generation.png")
             examples = self.test.take(slice(COLUMNS))
-            generated.cross_generation(pictures[-1], self.model, examples, self.sources, shown)
+            sampling.cross_generation(pictures[-1], self.model, examples, self.sources, shown)
             if self.model.variational_posterior.on_spheres:
                 print("\nno traversals: a latent alone cannot move on its sphere")
             else:
                 latents = most_used(self.kls, ROWS).tolist() if self.kls else None
-                pictures += generated.traversals(self.folder / "traversal", self.model, shown, latents)
+                pictures += sampling.traversals(self.folder / "traversal", self.model, shown, latents)
         if self.config.umap:
             pictures.append(self.folder / "umap.png")
             umap.latents(pictures[-1], self.model, self.z, self.data.groups(self.labels["test"]))
         return pictures
-
-    def _encoded(self) -> tuple[Encoded, Encoded]:
-        """The first MAX_FITTED training examples and all test examples, encoded."""
-        few = self.train.take(slice(MAX_FITTED))
-        return (
-            encode(self.model, few, self.labels["train"][:MAX_FITTED]),
-            encode(self.model, self.test, self.labels["test"]),
-        )
-
-    def _right(self, priors: Mapping[str, ClusteredPrior]) -> dict[str, Tensor]:
-        """Which labels are right: those of judges, samples and latents, {name: (N, G) bool}."""
-        right = {
-            f"classifier, {name}": read_right(judge, self.test_with_labels, self.labels["test"])
-            for name, judge in self.judges.items()
-            if judge.trained
-        }
-        model, labels, n = self.model, self.labels["test"], self.config.mixture
-        samplers = self.data.samplers(model, self.train, self.test)
-        mixtures = {f"{n} Gaussians": gaussian_mixture(model, self.train, n)} if n else {}
-        mixtures |= {name: prior() for name, prior in priors.items() if prior is not model.prior}
-        right |= coherence(
-            model, self.test, labels, self.judges, self.sources, self.config.n_samples, samplers, mixtures
-        )
-        return right | self._predicted_from_latents()
-
-    def _predicted_from_latents(self) -> dict[str, Tensor]:
-        """Which labels a linear classifier predicts rightly from one z of q(z|x_source): {name: (N, G) bool}.
-
-        Shared and private latents have classifiers of their own.
-        """
-        device = self.model.device
-        train_labels, test_labels = self.labels["train"].to(device), self.labels["test"].to(device)
-        right, of_test = {}, self.z
-        for name, z in sampled_latents(self.model, self.train, self.sources).items():
-            for which, part in latent_parts(self.model.n_shared).items():
-                pairs = (z[:, part], train_labels), (of_test[name][:, part], test_labels)
-                right[f"latent accuracy{which}, {name}"] = distributed.on_first_process(
-                    lambda pairs=pairs: latent_accuracy(*pairs, self.data.n_values).cpu()
-                )
-        return right
 
 
 def parameter_counts(model: MultimodalVAE) -> dict[str, int]:

@@ -68,7 +68,7 @@ def cached_network(
                 return stored.state_dict
             train(network)
             state = {key: x.cpu() for key, x in network.state_dict().items()}
-            if cache and os.access(_existing(cache.parent), os.W_OK):
+            if cache and os.access(next(x for x in cache.absolute().parents if x.exists()), os.W_OK):
                 cache.parent.mkdir(parents=True, exist_ok=True)
                 save(cache, {"made_from": made_from, "state_dict": state})
             return state
@@ -118,19 +118,9 @@ def judge(
     )
 
 
-def _existing(folder: Path) -> Path:
-    """The folder, or the first one above it that exists."""
-    return folder if folder.exists() else _existing(folder.absolute().parent)
-
-
 def fingerprint(x: Tensor) -> int:
     """A checksum of values, for `made_from`."""
     return zlib.crc32(x.cpu().contiguous().numpy())
-
-
-def at_most(steps: int, n: int, batch_size: int) -> int:
-    """The number of steps, or that of `MAX_EPOCHS` passes over n examples if it is smaller."""
-    return min(steps, max(1, MAX_EPOCHS * n // batch_size))
 
 
 def image_classifier(channels: int, size: int, n_labels: int, n_values: int) -> nn.Sequential:
@@ -157,10 +147,10 @@ def fit(
 
     Args:
         loss: indices (B,) of examples, on the CPU -> their loss.
-        steps: number of batches, see `at_most`.
+        steps: number of batches, at most those of `MAX_EPOCHS` passes over the examples.
         desc: shown beside the progress bar.
     """
-    steps = at_most(steps, n, batch_size)
+    steps = min(steps, max(1, MAX_EPOCHS * n // batch_size))
     optimizer = torch.optim.Adam(network.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in distributed.progress(range(steps), desc=desc, unit=" steps"):

@@ -1,6 +1,7 @@
-"""Pictures of the posteriors' divergences by latent, and which latents are used most."""
+"""The posteriors' divergences: a picture by latent, a table, and which latents are used most."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from common.data.batches import Examples
 from common.multimodal_vae import MultimodalVAE
 from reports import plots
 from reports.metrics import divergences
+from reports.tables import Estimates, Table, decimals, estimate_table
 
 BOXES = 20  # latents in kl.png
 MAX_PAIRED_SOURCES = 3  # with more sources kl.png leaves out the divergences between pairs of posteriors
@@ -48,3 +50,9 @@ def most_used(kls: Mapping[str, Tensor], n: int) -> Tensor:
     """The n latents, or spheres, whose mean KL from the prior is largest: (n,) int64, in their order, or all."""
     used = torch.stack([kl.nanmean(dim=0) for name, kl in kls.items() if name.startswith("KL")]).amax(dim=0)
     return used.topk(min(n, len(used))).indices.sort().values
+
+
+def kl_table(nats: Estimates, head: str) -> Table:
+    """The table of KLs, with a note that explains J if a figure is one."""
+    notes = "J: the mean of the KLs in both directions." if any(name.startswith("J(") for name in nats) else ""
+    return estimate_table(nats, (head, "nats"), partial(decimals, n=2), notes)

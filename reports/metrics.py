@@ -42,6 +42,16 @@ class Judge(NamedTuple):
 
 
 @torch.no_grad()
+def read_right(judge: Judge, test: Examples, labels: Tensor) -> Tensor:
+    """Whether a judge reads the labels of the test examples themselves: (N, G) bool."""
+
+    def right(rows: Tensor) -> dict[str, Tensor]:
+        return {"right": judge.read(test[rows].modalities).cpu() == labels[rows]}
+
+    return distributed.map_rows(len(test), BATCH_SIZE, right, "test examples")["right"]
+
+
+@torch.no_grad()
 def cross_coherence(
     model: MultimodalVAE,
     examples: Examples,
@@ -64,14 +74,12 @@ def cross_coherence(
     Returns:
         {"source -> target": (N, G) bool} for all pairs whose target can be decoded given the source.
     """
-    examples = examples.to(model.device)
-    draws = {name: (given, partial(_draw, model, given)) for name, given in sources.items()}
-    draws |= {name: ((), draw) for name, draw in (samplers or {}).items()}
+    examples, samplers = examples.to(model.device), samplers or {}
 
     def right(rows: Tensor) -> dict[str, Tensor]:
         batch, by_pair = examples[rows], {}
-        for source, (given, draw) in draws.items():
-            z = draw(batch)
+        for source, given in {**sources, **dict.fromkeys(samplers, ())}.items():
+            z = samplers[source](batch) if source in samplers else model.posterior(batch, given).sample()
             for target, judge in judges.items():
                 if judge.conditions(model) <= set(given):
                     values = model.likelihood.point(model.decode(z, judge.modalities, batch.modalities))
@@ -79,11 +87,6 @@ def cross_coherence(
         return by_pair
 
     return distributed.map_rows(len(examples), BATCH_SIZE, right, "cross coherence")
-
-
-def _draw(model: MultimodalVAE, given: Sequence[str], batch: Batch) -> Tensor:
-    """One z of q(z|x_given) for each example, (B, D)."""
-    return model.posterior(batch, given).sample()
 
 
 @torch.no_grad()
@@ -122,7 +125,7 @@ def sampled_latents(
     examples = examples.to(device)
 
     def draw(given: Sequence[str], rows: Tensor) -> dict[str, Tensor]:
-        return {"z": _draw(model, given, examples[rows])}
+        return {"z": model.posterior(examples[rows], given).sample()}
 
     latents = {}
     for name, given in sources.items():

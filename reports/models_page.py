@@ -1,4 +1,4 @@
-"""The page on all models, from the registries and the objectives' docstrings.
+"""The page on all models, and README.md's tables of what exists for what, from the registries and the docstrings.
 
 python -m reports.models_page > docs/models.md
 """
@@ -7,10 +7,11 @@ import inspect
 import re
 
 from common import objectives
-from common.models import choices
+from common.models.choices import MODELS, Model
+from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS
-from common.objectives import registry
-from reports import markdown
+from common.objectives.registry import OBJECTIVES, form_of, objectives_of, with_default
+from reports.tables import markdown
 
 HEAD = """# Models
 
@@ -49,14 +50,14 @@ CLUSTERS = r"p(u) = \sum_c \pi_c \, p(u|c)"
 def page() -> str:
     """The page, in Markdown."""
     rows = []
-    for name, model in choices.MODELS.items():
-        obj, incomplete = registry.with_default(model)[0], "yes" if model.unpaired else "no"
-        goal = f"`{obj}`: {registry.OBJECTIVES[obj].summary}"
+    for name, model in MODELS.items():
+        obj, incomplete = with_default(model)[0], "yes" if model.unpaired else "no"
+        goal = f"`{obj}`: {OBJECTIVES[obj].summary}"
         rows.append([f"`{name}`", *pieces(model), goal, model.bounds, incomplete, model.source])
-    return "\n".join([HEAD, markdown.table(COLUMNS, rows), *map(_section, choices.MODELS)])
+    return "\n".join([HEAD, markdown(COLUMNS, rows), *map(_section, MODELS)])
 
 
-def pieces(model: choices.Model) -> tuple[str, str]:
+def pieces(model: Model) -> tuple[str, str]:
     """The generative model, and the posterior in words."""
     private = "p(u) prod_m p(w_m) p(x_m|u, w_m)" + ", p(u) a mixture" * model.clusters
     generative = model.generative or (private if model.private else "p(z) prod_m p(x_m|z)")
@@ -66,9 +67,9 @@ def pieces(model: choices.Model) -> tuple[str, str]:
 
 def _section(name: str) -> str:
     """A model's equations, and what tells it from the model most like it."""
-    model = choices.MODELS[name]
-    obj = registry.with_default(model)[0]
-    form = registry.form_of(obj, FUSIONS[model.fusion].is_mixture).__name__
+    model = MODELS[name]
+    obj = with_default(model)[0]
+    form = form_of(obj, FUSIONS[model.fusion].is_mixture).__name__
     bound = model.bound or equation(form)
     posterior = FUSIONS[model.fusion].equation
     if model.private:  # the fusion is that of the shared latents
@@ -83,6 +84,29 @@ def equation(form: str) -> str:
     """The first displayed equation in the docstring of an objective, on one line."""
     text = inspect.getdoc(getattr(objectives, form))
     return " ".join(re.search(r"\.\. math:: (.*?)(?:\n\n|\Z)", text, re.DOTALL)[1].split())
+
+
+def fusions_table() -> str:
+    """Which fusion exists for which posterior family, in Markdown."""
+    rows = []
+    for name, fusion in FUSIONS.items():
+        cells = ["yes" if fusion.exists(family) else "" for family in FAMILIES.values()]
+        rows.append([f"`{name}`", *cells, fusion.summary])
+    return markdown(["`--fusion`", *(f"`{family}`" for family in FAMILIES), "what it is"], rows)
+
+
+def objectives_table() -> str:
+    """Which objective exists for which fusion, in Markdown; "default" is that of its first model without --obj."""
+    first = {fusion: objectives_of(fusion)[0] for fusion in FUSIONS}
+    first |= {model.fusion: with_default(model)[0] for model in reversed(MODELS.values())}
+    head = ["`--obj`", *(f"`{fusion}`" for fusion in FUSIONS), "`--posterior ebm`", "what it maximises"]
+    rows = []
+    for name, record in OBJECTIVES.items():
+        cells = ["yes" if fusion in record.fusions else "" for fusion in FUSIONS]
+        cells = ["default" if name == first[x] else cell for x, cell in zip(FUSIONS, cells, strict=True)]
+        energy_based = "poe" in record.fusions and not record.needs_density
+        rows.append([f"`{name}`", *cells, "yes" if energy_based else "", record.summary])
+    return markdown(head, rows)
 
 
 if __name__ == "__main__":

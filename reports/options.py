@@ -1,24 +1,21 @@
 """The options that sample.py, loglike.py and analyse.py share: a trained model, and what to make of it."""
 
 import dataclasses
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import Annotated, ClassVar
 
 import tyro
+from torch.distributions import Distribution
 
+from common.checkpoints import load_model
+from common.data.batches import Examples
 from common.errors import option, require, require_positive, require_seed
 from common.io import check_writable, folder_of
-from reports import sample_files
+from common.multimodal_vae import MultimodalVAE
+from reports import sampling
+from training import devices
 from training.options import ComputeOptions, DataOptions
-
-if TYPE_CHECKING:
-    from torch.distributions import Distribution
-
-    from common.data import Examples
-    from common.multimodal_vae import MultimodalVAE
-    from reports.metrics import Evaluation
 
 
 @dataclasses.dataclass
@@ -51,6 +48,10 @@ class ModelConfig(ComputeOptions, DataOptions, ModelArgument):
         """Raise InputError for values that no call can have."""
         require_positive(self, *(name for name in ("limit", "n_samples") if hasattr(self, name)))
         require_seed(self)
+
+    def trained_model(self, experiment: str) -> MultimodalVAE:
+        """The model that the options name, on the device that they choose; see `common.checkpoints.load_model`."""
+        return load_model(self.model, experiment).to(devices.select(self.cuda))
 
 
 @dataclasses.dataclass
@@ -85,11 +86,12 @@ class PriorSamplesConfig(SamplesConfig):
         if self.mixture:
             self.check_draws_from_prior("mixture")
 
-    def sample_name(self, **given: str) -> str:
-        """The name of the files of these samples, by what they are given, or by what z is drawn from."""
-        return sample_files.name_of(self.mixture, **given)
+    def path(self, given: Mapping[str, str] = {}) -> Path:
+        """The picture of samples, named by what they are given, {modality: text}, or by what z is drawn from."""
+        name = sampling.name_of(given) if given else f"mixture_{self.mixture}" if self.mixture else "prior"
+        return self.samples_dir / f"{name}.png"
 
-    def latents(self, model: "MultimodalVAE", training: "Callable[[], Examples]") -> "Distribution | None":
+    def latents(self, model: MultimodalVAE, training: Callable[[], Examples]) -> Distribution | None:
         """The distribution of z in place of the prior, event shape (D,); None for the prior.
 
         Args:
@@ -98,9 +100,7 @@ class PriorSamplesConfig(SamplesConfig):
         Raises:
             InputError: too few training examples, or a --cluster that the prior does not have.
         """
-        from reports import latent_mixtures  # needs torch, which --help does without
-
-        return latent_mixtures.gaussian_mixture(model, training(), self.mixture) if self.mixture else None
+        return sampling.gaussian_mixture(model, training(), self.mixture) if self.mixture else None
 
     def check_draws_from_prior(self, in_its_place: str) -> None:
         """Raise InputError for an option in the prior's place beside one that draws nothing from the prior."""
@@ -123,15 +123,14 @@ class ClusterSamplesConfig(PriorSamplesConfig):
             require(not self.mixture, "--mixture and --cluster both stand in for the prior: leave out one of them")
             self.check_draws_from_prior("cluster")
 
-    def sample_name(self, **given: str) -> str:
-        return sample_files.name_of(self.mixture, self.cluster, **given)
+    def path(self, given: Mapping[str, str] = {}) -> Path:
+        of_cluster = not given and self.cluster is not None
+        return self.samples_dir / f"cluster_{self.cluster}.png" if of_cluster else super().path(given)
 
-    def latents(self, model: "MultimodalVAE", training: "Callable[[], Examples]") -> "Distribution | None":
-        from reports import latent_mixtures
-
+    def latents(self, model: MultimodalVAE, training: Callable[[], Examples]) -> Distribution | None:
         if self.cluster is None:
             return super().latents(model, training)
-        return latent_mixtures.cluster_of(model.prior, self.cluster)
+        return sampling.cluster_of(model.prior, self.cluster)
 
 
 @dataclasses.dataclass
@@ -182,22 +181,3 @@ class SubsetLikelihoodsConfig(LoglikeConfig):
     all others"""
     given: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
     """the modalities that --target is given"""
-
-    def of_subsets(self, model: "MultimodalVAE") -> "list[Evaluation]":
-        """The estimates that these options ask for, of complete examples.
-
-        Raises:
-            InputError: modalities that the model lacks, or that are both given and targets.
-        """
-        from reports import subset_likelihoods  # needs torch, which --help does without
-
-        names, asked = model.modalities, (*self.target, *self.given)
-        for name in asked:
-            require(name in names, f"this model has no {name}: --target and --given take {', '.join(names)}")
-            require(asked.count(name) == 1, f"--target and --given name {name} more than once: name it once")
-        target = self.target or tuple(name for name in names if name not in self.given)
-        require(bool(target), "--given names all modalities: leave one to be the target")
-        chosen = [subset_likelihoods.likelihoods_by_size] if self.by_size else []
-        if asked:
-            chosen.append(partial(subset_likelihoods.likelihood_given, target=target, given=self.given))
-        return [partial(estimate, **self.sampling) for estimate in chosen]

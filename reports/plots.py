@@ -6,17 +6,16 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from textwrap import fill
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
 from torch.nn.functional import pad
 
 from common.io import write_atomically
-
-if TYPE_CHECKING:  # matplotlib takes half a second to import, and training draws nothing before its first step
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 DPI = 120
 MAX_WIDTH, MAX_HEIGHT = 15.5, 8.8  # inches: with the margin, what a screen of 1,900 x 1,100 pixels shows
@@ -31,13 +30,6 @@ CAPTION_WIDTH = 38  # characters a line
 def plain(x: float, position: int | None) -> str:
     """The text of a tick, such as 300 or 0.001, also where an axis is logarithmic."""
     return f"{round(x, 10) + 0.0:,.10f}".rstrip("0").rstrip(".")  # 0 is added for -0.0
-
-
-def new_figure(width: float, height: float) -> "Figure":
-    """An empty figure of a size in inches."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height))
 
 
 class Layout(NamedTuple):
@@ -65,16 +57,14 @@ def layout(rows: int, width: float, height: float, row_labels: Sequence[str] | N
     labels = list(row_labels or [""] * rows)
     repeats = labels.count(labels[0]) > 1
     starts = [r for r in range(rows) if not repeats or labels[r] == labels[0]]
-    label_width = LETTER * max(map(len, labels))
+    beside = LETTER * max(map(len, labels)) + GAP
     candidates = []
     for n in range(1, len(starts) + 1):
-        first = starts[:: -(-len(starts) // n)]
-        blocks = [range(a, b) for a, b in pairwise([*first, rows])]
-        across = (MAX_WIDTH - len(blocks) * (label_width + GAP)) / (len(blocks) * width)
-        down = (MAX_HEIGHT - TITLE) / (max(map(len, blocks)) * height)
-        scale = min(1, across, down)
-        size = label_width + GAP + scale * width, scale * height * max(map(len, blocks))
-        candidates.append(Layout(blocks, size, scale))
+        blocks = [range(a, b) for a, b in pairwise([*starts[:: -(-len(starts) // n)], rows])]
+        longest = max(map(len, blocks))
+        across, down = MAX_WIDTH / len(blocks) - beside, (MAX_HEIGHT - TITLE) / longest
+        scale = min(1, across / width, down / height)
+        candidates.append(Layout(blocks, (beside + scale * width, scale * height * longest), scale))
     return max(candidates, key=lambda candidate: candidate.scale)
 
 
@@ -102,7 +92,7 @@ def image_grid(
     plan = layout(rows, columns * right * inch, down * inch, row_labels)
     inch *= plan.scale
     width, height = plan.size[0] * len(plan.blocks), plan.size[1] + TITLE
-    figure = new_figure(width, height)
+    figure = Figure(figsize=(width, height))
     figure.text(0.5, 1 - 0.5 * TITLE / height, fill(title, 100), ha="center", va="center", fontsize=10)
     for b, block in enumerate(plan.blocks):
         x, y = (b + 1) * plan.size[0] - columns * right * inch, plan.size[1] - len(block) * down * inch  # inches
@@ -124,23 +114,17 @@ def image_grid(
 def captioned(
     path: Path,
     images: Tensor,
+    row_labels: Sequence[str] | None,
     captions: Sequence[Sequence[str]],
-    row_labels: Sequence[str] | None = None,
     title: str = "",
 ) -> None:
-    """Save a grid of images with a sentence below each, as wide as a screen at most.
-
-    Args:
-        images: (R, C, channels, H, W) in [0, 1]; a NaN image leaves its cell empty.
-        captions: R rows of C sentences.
-        row_labels: R labels at the left.
-    """
+    """Save a grid of images with a sentence below each, as wide as a screen at most; see `image_grid`."""
     rows, columns = images.shape[:2]
     room = MAX_WIDTH - LETTER * max(map(len, row_labels or [""]))
     portrait = min(PORTRAIT, room / (1.05 * columns))
     wrapped = [[fill(caption, int(CAPTION_WIDTH * portrait / PORTRAIT)) for caption in row] for row in captions]
     beneath = 0.09 * max(caption.count("\n") + 2 for row in wrapped for caption in row)  # inches
-    figure = new_figure(1.05 * portrait * columns, (portrait + beneath) * rows)
+    figure = Figure(figsize=(1.05 * portrait * columns, (portrait + beneath) * rows))
     spaces = {"hspace": beneath / portrait, "wspace": 0.1, "left": 0, "right": 1, "top": 1, "bottom": 0}
     axes = figure.subplots(rows, columns, squeeze=False, gridspec_kw=spaces)
     cells = images.detach().cpu().nan_to_num(1.0).clamp(0, 1).movedim(2, -1)
@@ -186,6 +170,26 @@ def alternating(
     return images.flatten(0, 1), list(sets) * len(images), captions
 
 
+def beside(given: Tensor, images: Tensor, captions: Sequence[Sequence[str]]) -> tuple[Tensor, list[list[str]]]:
+    """Put given images, and an empty column, at the left of the first rows of a grid; add rows if there are too few.
+
+    Args:
+        given: (k, channels, H, W).
+        images: (R, C, channels, H, W).
+        captions: R rows of C captions.
+
+    Returns:
+        images (max(R, k), 2 + C, channels, H, W), and their captions.
+    """
+    added = max(0, len(given) - len(images))
+    blank = torch.full_like(images[:1], torch.nan)
+    images = torch.cat([images, blank.expand(added, *blank.shape[1:])])
+    left = torch.full_like(images[:, :1], torch.nan).repeat(1, 2, 1, 1, 1)
+    left[: len(given), 0] = given.to(left)
+    captions = [*captions, *[[""] * images.shape[1]] * added]
+    return torch.cat([left, images], dim=1), [["" if r else "given", "", *row] for r, row in enumerate(captions)]
+
+
 def error_bars(
     path: Path,
     x: Sequence[float],
@@ -201,7 +205,7 @@ def error_bars(
         axes: labels of the x and the y axis.
         log: make the y axis logarithmic too.
     """
-    figure = new_figure(6, 4)
+    figure = Figure(figsize=(6, 4))
     axis = figure.add_subplot(xlabel=axes[0], ylabel=axes[1], title=title)
     if len(x) > 1:
         n_characters = 3 * math.log10(max(x) / min(x)) * len(f"{max(x):,.0f} ")
@@ -217,10 +221,8 @@ def error_bars(
     save(figure, path)
 
 
-def logarithmic(axis: "Axes", which: Literal["x", "y"], ticks: Sequence[int] = (1, 2, 5)) -> None:
+def logarithmic(axis: Axes, which: Literal["x", "y"], ticks: Sequence[int] = (1, 2, 5)) -> None:
     """Make an axis logarithmic, with ticks at 1, 2, 5, 10, ... or others of each decade, that are written in full."""
-    from matplotlib.ticker import LogLocator, NullFormatter
-
     axis.set(**{f"{which}scale": "log"})
     ruler = axis.xaxis if which == "x" else axis.yaxis
     ruler.set_major_locator(LogLocator(subs=ticks))
@@ -236,7 +238,7 @@ def intervals(path: Path, rows: Mapping[str, tuple[float, float]], axis: str, ti
         rows: {label: (mean, half the length of the bar)}.
         axis: label of the axis.
     """
-    figure = new_figure(7, 0.8 + 0.28 * len(rows))
+    figure = Figure(figsize=(7, 0.8 + 0.28 * len(rows)))
     plot = figure.add_subplot(xlabel=axis, title=title)
     means, deviations = zip(*rows.values(), strict=True)
     plot.errorbar(means, range(len(rows)), xerr=deviations, fmt="o", markersize=4, capsize=3)
@@ -255,7 +257,7 @@ def boxes(path: Path, values: Mapping[str, Tensor], axes: tuple[str, str], names
         axes: labels of the columns and of the values.
         names: D names of the columns.
     """
-    figure = new_figure(6, 2.4 * len(values))
+    figure = Figure(figsize=(6, 2.4 * len(values)))
     for axis, (title, x) in zip(figure.subplots(len(values), 1, squeeze=False).flat, values.items(), strict=True):
         axis.boxplot(x.numpy(), whis=(5, 95), showfliers=False)
         axis.yaxis.set_major_formatter(plain)
@@ -274,7 +276,7 @@ def scatter(path: Path, panels: Mapping[str, Mapping[str, Tensor]]) -> None:
     Args:
         panels: {title of a panel: {label: points (N, 2)}}.
     """
-    figure = new_figure(6 * len(panels), 5.5)
+    figure = Figure(figsize=(6 * len(panels), 5.5))
     for axis, (title, groups) in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels.items(), strict=True):
         for i, (label, points) in enumerate(groups.items()):
             axis.scatter(*points.T, s=3, color=f"C{i}", label=label, linewidths=0)
@@ -284,15 +286,9 @@ def scatter(path: Path, panels: Mapping[str, Mapping[str, Tensor]]) -> None:
     save(figure, path)
 
 
-def save(figure: "Figure", path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
     """Save a figure as PNG, on white with a margin all round; creates the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()
     figure.savefig(content, dpi=DPI, bbox_inches="tight", pad_inches=MARGIN, facecolor="white")
     write_atomically(path, content.getbuffer())
-
-
-def beside(given: Tensor, images: Tensor) -> Tensor:
-    """Put each row's given image, then an empty cell, then its images: (R, ...), (R, C, ...) -> (R, 2 + C, ...)."""
-    empty = torch.full_like(given, torch.nan)
-    return torch.cat([torch.stack([given, empty], dim=1), images], dim=1)

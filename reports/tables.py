@@ -1,10 +1,10 @@
 """Figures as the scripts report them: tables in Markdown, and a JSON file."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import torch
@@ -14,28 +14,14 @@ from common import distributed
 from common.checkpoints import load_config
 from common.estimators import QUALITIES
 from common.io import write_atomically
-from reports import markdown
+from reports.options import LoglikeConfig, ScoresConfig
 from training.provenance import provenance
 
 FEW_EFFECTIVE = 2  # samples
 MOST_NAMED = 4  # estimates in a note
+FEW_EXAMPLES = 1000  # in training; fewer give the linear classifiers of latents too few steps
+TRUSTED = 0.8  # share of the test examples that a judge has to read rightly
 Estimates = dict[str, dict[str, float | None]]  # {name: {"mean", "stderr"}}; no stderr of one example or group
-
-
-class EvaluationOptions(Protocol):
-    """The options of a script that evaluates a model."""
-
-    model: Path
-    seed: int
-    demo: bool
-    json: Path | None
-
-
-class SamplingOptions(EvaluationOptions, Protocol):
-    """The options of a script that estimates by sampling."""
-
-    n_samples: int
-    tolerance: float | None
 
 
 @dataclass(frozen=True)
@@ -46,23 +32,33 @@ class Table:
     figures: plain values for the JSON.
     head: the titles of the columns.
     rows: the cells of each row, as text.
-    caption, notes: text before and after the table.
+    notes: text after the table.
     """
 
     key: str
     figures: Any
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
-    caption: str = ""
     notes: str = ""
 
     def __str__(self) -> str:
-        """The table in Markdown, with its caption and notes."""
-        return "\n\n".join(text for text in (self.caption, markdown.table(self.head, self.rows), self.notes) if text)
+        """The table in Markdown, with its notes."""
+        return markdown(self.head, self.rows) + (f"\n\n{self.notes}" if self.notes else "")
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of texts in Markdown."""
+    lines = [f"| {' | '.join(map(cell, cells))} |" for cells in (head, *rows)]
+    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
+
+
+def cell(text: str) -> str:
+    """A text as it stands in a cell of a table in Markdown."""
+    return text.replace("|", r"\|")
 
 
 def report(
-    config: EvaluationOptions,
+    config: ScoresConfig,
     experiment: str,
     tables: Sequence[Table],
     settings: Mapping[str, Any],
@@ -137,7 +133,7 @@ def estimate_table(
 
 def report_estimates(
     values: Mapping[str, Tensor],
-    config: SamplingOptions,
+    config: LoglikeConfig,
     experiment: str,
     n_examples: int,
     about: Mapping[str, str] | None = None,
@@ -171,13 +167,7 @@ def report_estimates(
     notes = f"{other_data(config)} {few_effective(estimates)}".strip()
     settings = {"n_examples": n_examples, "n_samples": config.n_samples, "seed": config.seed}
     settings |= {} if config.tolerance is None else {"tolerance": config.tolerance}
-    report(
-        config,
-        experiment,
-        [Table("estimates", estimates, head, rows, notes=notes), *more],
-        settings,
-        about,
-    )
+    report(config, experiment, [Table("estimates", estimates, head, rows, notes), *more], settings, about)
     return estimates
 
 
@@ -198,7 +188,7 @@ def few_effective(estimates: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def data_scored(
-    config: EvaluationOptions, experiment: str, about: Mapping[str, str] | None, n: int, kind: str = "test example"
+    config: ScoresConfig, experiment: str, about: Mapping[str, str] | None, n: int, kind: str = "test example"
 ) -> tuple[str, dict[str, str]]:
     """What a table's title and its JSON say about the data.
 
@@ -212,10 +202,31 @@ def data_scored(
     return ", ".join(described), about
 
 
-def other_data(config: EvaluationOptions) -> str:
+def other_data(config: ScoresConfig) -> str:
     """A note if the model was trained on the demo's data and is scored on others, or the other way round; else ""."""
     trained = load_config(config.model).get("demo", False)
     return "" if trained == config.demo else f"The model was trained {'with' if trained else 'without'} --demo."
+
+
+def notes_on(shares: Estimates, n_train: int, n_incomplete: int) -> list[str]:
+    """What the shares rest on: classifiers that are often wrong, few training examples, test examples left out."""
+    judges, notes = {name: x["mean"] for name, x in shares.items() if name.startswith("classifier")}, []
+    weak = [f"{name} ({percent(x)} %)" for name, x in judges.items() if x < TRUSTED]
+    if weak:
+        notes.append(f"Coherence says little where its judge errs on the test examples: {', '.join(weak)}.")
+    if n_train < FEW_EXAMPLES:
+        few = f"its linear classifiers took few steps, on {n_train} training examples"
+        notes.append(f"Latent accuracy may be far too low: {few}.")
+    if n_incomplete:
+        notes.append(f"Without {count(n_incomplete, 'test example')} that lack a modality.")
+    return notes
+
+
+def parameter_table(n_parameters: Mapping[str, int], experiment: str) -> Table:
+    """The table of the networks' numbers of parameters."""
+    return Table(
+        "parameters", n_parameters, (experiment, "parameters"), [(name, f"{n:,}") for name, n in n_parameters.items()]
+    )
 
 
 def attribute_table(attributes: dict[str, dict[str, float | None]], label: str = "attribute") -> Table:

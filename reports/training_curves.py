@@ -2,9 +2,8 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,31 +18,7 @@ FILLS = {"train": "full", "valid": "none"}  # of the marker of a single epoch
 MAX_NAMED = 8  # posteriors in the legend; if there are more, those of single modalities share a colour and an entry
 LONGEST = 24  # characters of the modalities that a posterior is named by
 SINGLE = "q(z|one modality)"
-KL = "kl"
-
-
-class Term(NamedTuple):
-    """A term of the bound, as metrics.jsonl names it.
-
-    name: "bound", SUBSET/MODALITY or SUBSET/kl (`common.objectives.Bound`), or the name of another model's term.
-    quantity: what its panel shows.
-    subset: the modalities that z is inferred from; empty for a term without a posterior.
-    """
-
-    name: str
-    quantity: str
-    subset: str
-
-    @classmethod
-    def of(cls, name: str) -> "Term":
-        subset, _, quantity = name.partition("/")
-        return cls(name, quantity, subset) if quantity else cls(name, name, "")
-
-    def is_modality(self) -> bool:
-        return bool(self.subset) and not self.quantity.startswith(KL)
-
-    def is_random(self) -> bool:
-        return self.subset.startswith("subset")
+KL, RANDOM = "kl", "subset"  # the beginnings of terms' names
 
 
 def loss_curves(path: Path, metrics: Sequence[dict]) -> None:
@@ -57,26 +32,27 @@ def loss_curves(path: Path, metrics: Sequence[dict]) -> None:
     Args:
         metrics: the lines of metrics.jsonl; those without "valid" were not evaluated.
     """
-    terms = [term for term in map(Term.of, metrics[0]["train"]) if not (term.is_random() and term.is_modality())]
-    names = _posteriors(terms)
+    panels = defaultdict(dict)  # {quantity: {subset that z is inferred from, "" for none: the term's name}}
+    for name in metrics[0]["train"]:
+        subset, quantity = name.split("/", 1) if "/" in name else ("", name)
+        if quantity.startswith(KL) or not subset.startswith(RANDOM):
+            panels[quantity][subset] = name
+    names = _posteriors(panels)
     labels = list(dict.fromkeys(names.values()))
     colours = {label: "0.6" if label == SINGLE else f"C{i % 10}" for i, label in enumerate(labels)}
-    panels = defaultdict(list)
-    for term in terms:
-        panels[term.quantity].append(term)
     columns = min(len(panels), 4 if len(panels) <= 12 else 6)
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(min(3.6 * columns, 15), min(2.6 * rows, 8) + 0.6), layout="constrained")
-    for i, (quantity, shown) in enumerate(panels.items()):
+    for i, (quantity, terms) in enumerate(panels.items()):
         axis = figure.add_subplot(rows, columns, i + 1)
         curves = [
-            (split, colours.get(names.get(term.subset), "0.2"), points)
-            for term in shown
+            (split, colours.get(names.get(subset), "0.2"), points)
+            for subset, term in terms.items()
             for split in STYLES
-            if (points := [(line["epoch"], line[split][term.name]) for line in metrics if split in line])
+            if (points := [(line["epoch"], line[split][term]) for line in metrics if split in line])
         ]
         _draw(axis, curves)
-        axis.set_title(_title(quantity, shown, names), fontsize=9)
+        axis.set_title(_title(quantity, list(terms), names), fontsize=9)
     figure.supxlabel("epoch", fontsize=9)
     figure.supylabel("nats per example", fontsize=9)
     splits = {"train": "training", "valid": "validation"} if any("valid" in line for line in metrics) else {}
@@ -90,28 +66,27 @@ def loss_curves(path: Path, metrics: Sequence[dict]) -> None:
     plots.save(figure, path)
 
 
-def _posteriors(terms: Sequence[Term]) -> dict[str, str]:
-    """What the legend calls the posterior of each subset."""
-    modalities = list(dict.fromkeys(term.quantity for term in terms if term.is_modality()))
-    subsets = dict.fromkeys(term.subset for term in terms if term.subset)
+def _posteriors(panels: Mapping[str, Collection[str]]) -> dict[str, str]:
+    """What the legend calls the posterior of each subset, {subset: name}."""
+    modalities = [quantity for quantity, subsets in panels.items() if any(subsets) and not quantity.startswith(KL)]
+    subsets = [subset for subset in dict.fromkeys(x for shown in panels.values() for x in shown) if subset]
     everything = ",".join(modalities)
-    random = {term.subset for term in terms if term.is_random()}
     joint = f"q(z|{everything if len(everything) <= LONGEST else 'all'})"
     known = {"joint": joint, "mixture": joint, "ar": "one modality after the other"}
-    known |= dict.fromkeys(random, "q(z|random subset)")
+    known |= {subset: "q(z|random subset)" for subset in subsets if subset.startswith(RANDOM)}
     single = SINGLE if len(subsets) > MAX_NAMED else "q(z|{})"
     return {name: known.get(name) or single.format(name) for name in subsets}
 
 
-def _title(quantity: str, shown: Sequence[Term], names: dict[str, str]) -> str:
+def _title(quantity: str, subsets: Sequence[str], names: Mapping[str, str]) -> str:
     """The plain name of what a panel shows."""
     if quantity == KL:
-        return f"KL of {names[shown[0].subset]}" if len(shown) == 1 else "KL from the prior"
+        return f"KL of {names[subsets[0]]}" if len(subsets) == 1 else "KL from the prior"
     if quantity == "kl from joint":
         return f"KL of {names['joint']} from each"
     if quantity.startswith("kl "):  # of a latent variable of vhe
         return f"KL of {quantity.removeprefix('kl ')}"
-    return f"log p({quantity}|z)" if shown[0].is_modality() else quantity
+    return f"log p({quantity}|z)" if subsets[0] else quantity
 
 
 def _draw(axis: Axes, curves: Sequence[tuple[str, str, list[tuple[int, float]]]]) -> None:
@@ -122,7 +97,10 @@ def _draw(axis: Axes, curves: Sequence[tuple[str, str, list[tuple[int, float]]]]
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
     axis.yaxis.set_major_formatter(plots.plain)
     axis.tick_params(labelsize=8)
-    late = list(_late_ranges([[value for _, value in points] for *_, points in curves]))
+    late = []  # after the first tenth of a curve, at least after its first value if it has more than two
+    for *_, points in curves:
+        values = [y for _, y in points[max(len(points) // 10, len(points) > 2) :] if math.isfinite(y)]
+        late += [np.quantile(values, (0.02, 0.98))] if values else []
     if not late:
         return
     low, high = min(low for low, _ in late), max(high for _, high in late)
@@ -143,16 +121,3 @@ def _draw(axis: Axes, curves: Sequence[tuple[str, str, list[tuple[int, float]]]]
 def _point(split: str) -> dict[str, object]:
     """The marker of a curve of a single epoch."""
     return {"marker": "o", "markersize": 5, "fillstyle": FILLS[split]}
-
-
-def late_values(values: Sequence[float]) -> list[float]:
-    """The finite values after the first tenth of a curve, at least after its first one if it has more than two."""
-    return [x for x in values[max(len(values) // 10, len(values) > 2) :] if math.isfinite(x)]
-
-
-def _late_ranges(curves: Sequence[Sequence[float]]) -> Iterator[tuple[float, float]]:
-    """Where most of the late values of each curve lie."""
-    for values in curves:
-        late = late_values(values)
-        if late:
-            yield tuple(np.quantile(late, (0.02, 0.98)))

@@ -23,19 +23,12 @@ def require_installed() -> None:
 
 
 @torch.no_grad()
-def latents(
-    path: Path,
-    model: MultimodalVAE,
-    z: Mapping[str, Tensor],
-    groups: Mapping[str, Tensor],
-    leave_out: str = "--no-umap",
-) -> None:
+def latents(path: Path, model: MultimodalVAE, z: Mapping[str, Tensor], groups: Mapping[str, Tensor]) -> None:
     """Save maps of draws of the prior and of each q(z|x_s): coloured by distribution, and by group if there are any.
 
     Args:
         z: {source: draws of q(z|x_s) for N examples (N, D)}; the maps show the first thousand.
         groups: {name: whether an example belongs to it, (N,) bool}.
-        leave_out: how to leave the maps out, for the message.
 
     Raises:
         InputError: umap-learn is not installed, or there are too few draws.
@@ -44,7 +37,7 @@ def latents(
     n = min(MAX_DRAWS, *(len(draws) for draws in z.values()))
     sources = {"prior": model.prior().sample((n,))} | {f"q(z|{name})": draws[:n] for name, draws in z.items()}
     draws = torch.cat([*sources.values()]).cpu()
-    too_few = f"{path.name} needs at least {MIN_DRAWS} draws, not {len(draws)}: a larger --limit, or {leave_out}"
+    too_few = f"{path.name} needs at least {MIN_DRAWS} draws, not {len(draws)}: a larger --limit, or --no-umap"
     require(len(draws) >= MIN_DRAWS, too_few)
     distributed.print_once(f"drawing {path.name} takes about half a minute")
     from umap import UMAP  # slow to import

@@ -10,7 +10,7 @@ umap.png is coloured by the thousands. Texts have no pictures: umap.png and kl.p
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -18,8 +18,8 @@ from torch import Tensor
 from common.data import Examples
 from common.models import MultimodalVAE
 from reports.analysis import AnalysisConfig, Labelled, analyse
-from reports.generated import Shown
 from reports.metrics import Judge
+from reports.sampling import Shown
 from training import run_from_command_line
 from translation.data import CODES, load, names, numbers
 from translation.options import NoFiles
@@ -70,11 +70,7 @@ DATA = Labelled(
     all_right="number",
 )
 
-
-def main(config: Config) -> dict[str, float]:
-    """Analyse a model, see `reports.analysis.analyse`."""
-    return analyse(config, DATA)
-
+main = partial(analyse, data=DATA)
 
 if __name__ == "__main__":
     run_from_command_line(main, Config, __doc__)

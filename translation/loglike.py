@@ -14,13 +14,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from common.checkpoints import load_model
 from common.data import Batch
 from common.estimators import joint_and_each
 from common.models import MultimodalVAE
 from reports import metrics, tables
 from reports.options import LoglikeConfig
-from training import devices, run_from_command_line
+from training import run_from_command_line
 from translation.data import CODES, load
 from translation.options import NoFiles
 
@@ -35,7 +34,7 @@ class Config(NoFiles, LoglikeConfig):
 def main(config: Config) -> dict[str, dict[str, float]]:
     """Report the estimates: {name: {"mean", "stderr"}}, log-likelihoods in nats."""
     config.check()
-    model = load_model(config.model, "translation").to(devices.select(config.cuda))
+    model = config.trained_model("translation")
     examples = load("test", config)
     torch.manual_seed(config.seed)
     evaluations = [accuracies, partial(joint_and_each, **config.sampling)]

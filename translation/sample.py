@@ -19,12 +19,11 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from common.checkpoints import load_model
 from common.data import Examples
-from common.errors import InputError, require
+from common.errors import require
 from common.models import MultimodalVAE
-from reports import options, sample_files
-from training import devices, run_from_command_line
+from reports import options, sampling
+from training import run_from_command_line
 from translation.data import CODES, load, names, parse
 from translation.options import NoFiles
 
@@ -52,36 +51,35 @@ def main(config: Config) -> None:
     config.check()
     texts = {"english": config.condition_on_english, "french": config.condition_on_french}
     texts = {language: text for language, text in texts.items() if text is not None}
-    inputs = {language: _parsed(text, language) for language, text in texts.items()}
+    inputs = {}
+    for language, text in texts.items():
+        with sampling.errors_begin_with(f"--condition-on-{language}: "):
+            inputs[language] = parse(text, language)
     require(len(inputs) < 2, "a text in both languages leaves nothing to translate: give it in one")
     require(not config.reconstruct or not inputs, "--reconstruct takes no condition: leave one of them out")
     one = not inputs or config.n_samples == Config.n_samples
     require(one, "a given text has one translation, of its mean: leave out --n-samples")
-    model = load_model(config.model, "translation").to(devices.select(config.cuda))
+    model = config.trained_model("translation")
     torch.manual_seed(config.seed)
+    path = config.path(texts).with_suffix(".txt")
     if config.reconstruct:
-        name, lines = "translations", translations(model, load("test", config).take(slice(config.n_samples)))
+        path = path.with_name("translations.txt")
+        lines = translations(model, load("test", config).take(slice(config.n_samples)))
     else:
-        name, latents = config.sample_name(**texts), config.latents(model, lambda: load("train", config))
+        latents = config.latents(model, lambda: load("train", config))
         lines = samples(model, inputs, config.n_samples, latents)
-    folder = config.samples_dir
-    print(*lines, sample_files.write_lines(folder / f"{name}.txt", lines), sep="\n")
+    print(*lines, sampling.write_lines(path, lines), sep="\n")
 
 
-@torch.no_grad()
 def samples(model: MultimodalVAE, inputs: dict[str, Tensor], n: int, latents: Distribution | None = None) -> list[str]:
     """Return a line with the text in both languages: the inputs (1, 8) and what completes them, or n draws.
 
     Args:
         latents: what to draw z from in place of the prior.
     """
-    device = model.device
-    if inputs:
-        decoded = model.reconstruct({language: x.to(device) for language, x in inputs.items()}) | inputs
-    else:
-        decoded = model.generate(n, latents)
-    texts = [names(decoded[language], language) for language in CODES]
-    return [" = ".join(line) for line in zip(*texts, strict=True)]
+    on_device = {language: x.to(model.device) for language, x in inputs.items()}
+    decoded = model.reconstruct(on_device) | inputs if inputs else model.generate(n, latents)
+    return [" = ".join(line) for line in zip(*(names(decoded[x], x) for x in CODES), strict=True)]
 
 
 def translations(model: MultimodalVAE, examples: Examples) -> list[str]:
@@ -99,15 +97,7 @@ def draw(model: MultimodalVAE, folder: Path, train: Examples, valid: Examples | 
     """Save the texts of a training run: translations.txt, and prior.txt, samples from the prior."""
     lines = {"translations": translations(model, (valid or train).take(slice(32))), "prior": samples(model, {}, 32)}
     for name, texts in lines.items():
-        sample_files.write_lines(folder / f"{name}.txt", texts)
-
-
-def _parsed(text: str, language: str) -> Tensor:
-    """Return the ids (1, 8) of a text that an option gives."""
-    try:
-        return parse(text, language)
-    except InputError as error:
-        raise InputError(f"--condition-on-{language}: {error}") from error
+        sampling.write_lines(folder / f"{name}.txt", texts)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ was asked; given images are at the left. A decoder with independent pixels is sh
 clearer than samples; a PixelCNN by samples.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from common.errors import require
-from reports import plots, sample_files
+from reports import plots, sampling
 from reports.options import SamplesConfig
 from training import run_from_command_line
 from vhe.character_sets import STYLES, images_of, in_style
@@ -73,29 +73,21 @@ def main(config: Config) -> Path:
         )
     torch.manual_seed(config.seed)
     n, folder = config.n_samples, config.samples_dir
-    path = folder / f"{name_of(config)}.png"
     if config.given:
+        name = sampling.name_of({"images": " ".join(Path(name).name for name in config.given)})
         given = torch.stack(given_images(config, trained))[None].to(model.device)
-        save(path, new_examples(model, given, n), given, title="new examples of the character at the left")
+        title = "new examples of the character at the left"
+        path = save(folder / f"{name}.png", new_examples(model, given, n), title, given)
     elif config.new == "styles":
-        save_styles(path, model, load_test(config, trained))
+        path = save_styles(folder, model, load_test(config, trained))
     elif config.new:
-        save_new(path, model, config.new, n)
+        path = save_new(folder, model, config.new, n)
     elif config.alphabet is not None:
-        save_of_alphabet(path, model, load_test(config, trained), config.alphabet, n)
+        path = save_of_alphabet(folder, model, load_test(config, trained), config.alphabet, n)
     else:
-        save_test(path, model, load_test(config, trained), n)
+        path = save_test(folder, model, load_test(config, trained), n)
     print(path)
     return path
-
-
-def name_of(config: Config) -> str:
-    """Return the name of the picture that the options ask for, without its suffix."""
-    if config.given:
-        return sample_files.name_of(images=" ".join(Path(name).name for name in config.given))
-    if config.alphabet is not None:
-        return sample_files.name_of(alphabet=config.alphabet)
-    return config.new or "examples"
 
 
 def given_images(config: Config, trained: Mapping) -> list[Tensor]:
@@ -108,27 +100,27 @@ def given_images(config: Config, trained: Mapping) -> list[Tensor]:
 @torch.no_grad()
 def draw(model: VHE, folder: Path, train: Characters, valid: Characters | None) -> None:
     """Save the pictures of a training: new examples of characters, and new characters."""
-    save_test(folder / "examples.png", model, valid or train, ROWS)
+    save_test(folder, model, valid or train, ROWS)
     for kind in ("characters", "alphabets"):
         if kind == "characters" or "a" in model.latents:
-            save_new(folder / f"{kind}.png", model, kind, ROWS)
+            save_new(folder, model, kind, ROWS)
 
 
-def save_test(path: Path, model: VHE, characters: Characters, n: int) -> None:
+def save_test(folder: Path, model: VHE, characters: Characters, n: int) -> Path:
     """Save evenly chosen characters and n new examples of each."""
     names, given = test_sets(characters)
     images = new_examples(model, given.to(model.device), n)
-    save(path, images, given, names, "new examples of the characters at the left")
+    return save(folder / "examples.png", images, "new examples of the characters at the left", given, names)
 
 
-def save_new(path: Path, model: VHE, kind: str, n: int) -> None:
+def save_new(folder: Path, model: VHE, kind: str, n: int) -> Path:
     """Save new characters, n examples of each in a row; or new alphabets, n characters of each."""
     latents = ("a",) if kind == "alphabets" else shared_latents(model)
-    values = from_prior(model, latents, {}, ROWS)
-    save(path, decoded(model, repeated(values, n)).unflatten(0, (ROWS, n)), title=f"new {kind}, one a row")
+    images = decoded(model, from_prior(model, latents, {}, ROWS), n)
+    return save(folder / f"{kind}.png", images, f"new {kind}, one a row")
 
 
-def save_of_alphabet(path: Path, model: VHE, characters: Characters, name: str, n: int) -> None:
+def save_of_alphabet(folder: Path, model: VHE, characters: Characters, name: str, n: int) -> Path:
     """Save new characters of an alphabet, n examples of each in a row; its code is inferred from the images beside."""
     require(
         name in characters.alphabets,
@@ -137,23 +129,24 @@ def save_of_alphabet(path: Path, model: VHE, characters: Characters, name: str, 
     alphabet = torch.full((ROWS,), characters.alphabets.index(name))
     given = images_of(characters.images, characters.alphabet, alphabet, n_given(characters.alphabet))
     values, _ = encode(model, {"a": given.to(model.device)}, {})
-    values = from_prior(model, shared_latents(model), values, ROWS)
-    images = decoded(model, repeated(values, n)).unflatten(0, (ROWS, n))
-    save(path, images, given, title=f"new characters, one a row, of the alphabet at the left: {name}")
+    images = decoded(model, from_prior(model, shared_latents(model), values, ROWS), n)
+    title = f"new characters, one a row, of the alphabet at the left: {name}"
+    return save(folder / f"{sampling.name_of({'alphabet': name})}.png", images, title, given)
 
 
-def save_styles(path: Path, model: VHE, characters: Characters) -> None:
+def save_styles(folder: Path, model: VHE, characters: Characters) -> Path:
     """Save test characters, each in the styles of other images, which are above."""
     names, given = test_sets(characters)
     style_rows = torch.randint(len(characters.images), (len(STYLES), GIVEN))
     styled = torch.stack([in_style(characters.images[i], style) for i, style in zip(style_rows, STYLES, strict=True)])
     c, _ = encode(model, {"c": given.to(model.device)}, {})
     s, _ = encode(model, {"s": styled.to(model.device)}, {})
-    values = repeated(c, len(STYLES)) | {"s": s["s"].repeat(len(given), 1)}
-    images = decoded(model, values).unflatten(0, (len(given), len(STYLES)))
+    c = {"c": c["c"].repeat_interleave(len(STYLES), dim=0)}
+    images = decoded(model, c | {"s": s["s"].repeat(len(given), 1)})[:, 0].unflatten(0, (-1, len(STYLES)))
     images = torch.cat([styled[None, :, 0], images])
     given = torch.cat([torch.full_like(given[:1], torch.nan), given])
-    save(path, images, given, ["style of", *names], "the characters at the left in the styles above")
+    title = "the characters at the left in the styles above"
+    return save(folder / "styles.png", images, title, given, ["style of", *names])
 
 
 def test_sets(characters: Characters) -> tuple[list[str], Tensor]:
@@ -172,7 +165,7 @@ def n_given(labels: Tensor) -> int:
 def new_examples(model: VHE, given: Tensor, n: int) -> Tensor:
     """Draw n new examples for each support set (R, k, 1, 28, 28), each with a new code: (R, n, 1, 28, 28)."""
     values, _ = encode(model, dict.fromkeys(shared_latents(model), given.repeat_interleave(n, dim=0)), {})
-    return decoded(model, values).unflatten(0, (len(given), n))
+    return decoded(model, values)[:, 0].unflatten(0, (-1, n))
 
 
 def from_prior(model: VHE, names: Iterable[str], values: Mapping[str, Tensor], n: int) -> dict[str, Tensor]:
@@ -193,26 +186,31 @@ def from_prior(model: VHE, names: Iterable[str], values: Mapping[str, Tensor], n
     return values
 
 
-def repeated(values: Mapping[str, Tensor], n: int) -> dict[str, Tensor]:
-    """Repeat each of the values (R, D) n times: {latent: (R * n, D)}."""
-    return {name: x.repeat_interleave(n, dim=0) for name, x in values.items()}
+def decoded(model: VHE, values: Mapping[str, Tensor], n: int = 1) -> Tensor:
+    """Decode each of the values (R, D) of latent variables n times, the others drawn from their priors.
 
-
-def decoded(model: VHE, values: Mapping[str, Tensor]) -> Tensor:
-    """Decode values (N, D) of latent variables, the others drawn from their priors: (N, 1, 28, 28), on the CPU."""
+    Returns:
+        (R, n, 1, 28, 28), on the CPU.
+    """
+    values = {name: x.repeat_interleave(n, dim=0) for name, x in values.items()}
     values = from_prior(model, model.latents, values, len(next(iter(values.values()))))
     if model.decoder.images.has_mean:
         code = torch.cat([values[name] for name in ("c", "s") if name in values], dim=1)
-        return model.decoder.images.mean(code, values["z"]).cpu()
-    return model.p(model.observed, values).value.cpu()
+        images = model.decoder.images.mean(code, values["z"])
+    else:
+        images = model.p(model.observed, values).value
+    return images.cpu().unflatten(0, (-1, n))
 
 
-def save(path: Path, images: Tensor, given: Tensor | None = None, names: Iterable[str] = (), title: str = "") -> None:
+def save(
+    path: Path, images: Tensor, title: str, given: Tensor | None = None, names: Sequence[str] | None = None
+) -> Path:
     """Save rows of images (R, C, 1, 28, 28), with black ink, and given images (R, k, 1, 28, 28) at their left."""
     if given is not None:
         given = given.cpu()
         images = torch.cat([given, torch.full_like(given[:, :1], torch.nan), images], dim=1)
-    plots.image_grid(path, 1 - images, list(names) or None, title=title)
+    plots.image_grid(path, 1 - images, names, title=title)
+    return path
 
 
 if __name__ == "__main__":

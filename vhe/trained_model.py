@@ -2,17 +2,15 @@
 
 from typing import Any
 
-from common.checkpoints import load_config, load_model
+from common.checkpoints import load_config
 from reports.options import ModelConfig
-from training import devices
 from vhe.data import Characters, load
 from vhe.framework import VHE
 
 
 def load_trained(config: ModelConfig) -> tuple[VHE, dict[str, Any]]:
     """Load the model that `config.model` names, on the chosen device, and the options of its training."""
-    model = load_model(config.model, "vhe").to(devices.select(config.cuda))
-    return model, load_config(config.model, "vhe")
+    return config.trained_model("vhe"), load_config(config.model, "vhe")
 
 
 def load_test(config: ModelConfig, trained: dict[str, Any]) -> Characters:

@@ -14,6 +14,7 @@ cross_generation.png, a traversal for each view, umap.png and kl.png into the mo
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import tyro
 
@@ -21,7 +22,7 @@ from celeba import analyse as celeba
 from celeba.analyse import more_frequent
 from celeba.data import load as load_faces
 from reports.analysis import analyse
-from reports.generated import Shown
+from reports.sampling import Shown
 from training import run_from_command_line
 from vision.data import load
 from vision.model import CHANNELS
@@ -43,11 +44,7 @@ DATA = celeba.DATA._replace(
     more=lambda config, model, judges, labels: more_frequent(labels),
 )
 
-
-def main(config: Config) -> dict[str, float]:
-    """Analyse a model, see `reports.analysis.analyse`."""
-    return analyse(config, DATA)
-
+main = partial(analyse, data=DATA)
 
 if __name__ == "__main__":
     run_from_command_line(main, Config, __doc__)

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from celeba.options import FaceOptions
-from common.checkpoints import load_model
 from common.data import Batch, Examples
 from common.data.splits import only_complete
 from common.estimators import importance_estimates
 from common.models import MultimodalVAE
 from reports import metrics, options, tables
-from training import devices, run_from_command_line
+from reports.likelihoods import of_subsets
+from training import run_from_command_line
 from vision.data import load
 
 BATCH_SIZE = 50
@@ -37,13 +37,13 @@ class Config(FaceOptions, options.SubsetLikelihoodsConfig):
 def main(config: Config) -> dict[str, dict[str, float]]:
     """Report the estimates: {name: {"mean", "stderr"}}, log-likelihoods in nats."""
     config.check()
-    model = load_model(config.model, "vision").to(devices.select(config.cuda))
+    model = config.trained_model("vision")
     examples = load("test", config)
     complete, _ = only_complete(examples)
     if len(complete) < len(examples):
         print(f"left out, since they have no mask: {tables.count(len(examples) - len(complete), 'face')}")
     torch.manual_seed(config.seed)
-    values = evaluate(model, complete, config.of_subsets(model), **config.sampling)
+    values = evaluate(model, complete, of_subsets(config, model), **config.sampling)
     return tables.report_estimates(values, config, "vision", len(complete))
 
 

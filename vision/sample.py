@@ -12,6 +12,7 @@ Writes prior.png, mixture_10.png, given_edge_FILE.png or reconstructions.png, na
 samples/: a row for each face, a column for each view.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -21,13 +22,12 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from celeba.options import FaceOptions
-from common.checkpoints import load_model
-from common.data import Batch, Examples
+from common.data import Examples
 from common.data.image_caches import Kind, decode
 from common.errors import require
 from common.models import MultimodalVAE
-from reports import generated, options, plots
-from training import devices, run_from_command_line
+from reports import options, plots, sampling
+from training import run_from_command_line
 from vision.data import DERIVED, load
 from vision.model import CHANNELS
 
@@ -63,29 +63,25 @@ def main(config: Config) -> None:
         InputError: the options exclude each other, or --condition-file is not a readable image.
     """
     config.check()
+    file, view = config.condition_file, config.condition_type
+    require(not config.reconstruct or file is None, "--reconstruct takes no --condition-file: leave one out")
     require(
-        not config.reconstruct or config.condition_file is None,
-        "--reconstruct takes no --condition-file: leave one out",
+        file is not None or view is None,
+        f"--condition-type {view} needs a picture: add --condition-file FILE, or leave it out",
     )
-    require(
-        config.condition_file is not None or config.condition_type is None,
-        f"--condition-type {config.condition_type} needs a picture: add --condition-file FILE, or leave it out",
-    )
-    model = load_model(config.model, "vision").to(devices.select(config.cuda))
+    model = config.trained_model("vision")
     torch.manual_seed(config.seed)
-    view = config.condition_type or "image"
-    names = {view: config.condition_file.name} if config.condition_file else {}
-    name = "reconstructions" if config.reconstruct else config.sample_name(**names)
-    picture = config.samples_dir / f"{name}.png"
-    with torch.no_grad():
-        if config.reconstruct:
-            reconstructions(model, load("test", config).take(slice(config.n_samples)), picture)
-        elif config.condition_file:
-            conditional(model, given(config.condition_file, view), config.n_samples, picture)
-        else:
-            latents = config.latents(model, lambda: load("train", config))
-            prior(model, config.n_samples, picture, latents)
-    print(picture)
+    view = view or "image"
+    path = config.path({view: file.name} if file else {})
+    if config.reconstruct:
+        path = path.with_name("reconstructions.png")
+        reconstructions(model, load("test", config).take(slice(config.n_samples)), path)
+    elif file:
+        conditional(model, given(file, view), config.n_samples, path)
+    else:
+        latents = config.latents(model, lambda: load("train", config))
+        prior(model, config.n_samples, path, latents)
+    print(path)
 
 
 def given(path: Path, view: View) -> dict[str, Tensor]:
@@ -101,10 +97,11 @@ def given(path: Path, view: View) -> dict[str, Tensor]:
 
 def prior(model: MultimodalVAE, n: int, path: Path, latents: Distribution | None = None) -> None:
     """Save all views of n draws from the prior, or from another distribution of z."""
-    views = _in_a_row(model.generate(n, latents))
-    plots.image_grid(path, views, captions=[list(VIEWS)] * n, title=generated.title_of(latents))
+    title = sampling.title_of(latents)
+    plots.image_grid(path, in_a_row(model.generate(n, latents)), captions=[VIEWS] * n, title=title)
 
 
+@torch.no_grad()
 def conditional(model: MultimodalVAE, inputs: dict[str, Tensor], n: int, path: Path) -> None:
     """Save a given view beside all views of its reconstruction, and below them those of n - 1 draws of q(z|view).
 
@@ -115,30 +112,23 @@ def conditional(model: MultimodalVAE, inputs: dict[str, Tensor], n: int, path: P
     q = model.posterior({view: x.to(model.device)})
     draws = q.sample((n - 1,)) if n > 1 else []  # torch refuses to draw 0 components of a mixture
     z = torch.cat([model.variational_posterior.point(q), *draws])  # (n, D)
-    images = _in_a_row(model.likelihood.point(model.decode(z)))
-    first = torch.full_like(images[:, 0], torch.nan)
-    first[0] = x.expand(-1, 3, -1, -1)[0]
-    captions = [["given" if i == 0 else "", "", *VIEWS] for i in range(n)]
+    images, captions = plots.beside(x, in_a_row(model.likelihood.point(model.decode(z))), [VIEWS] * n)
     labels = ["reconstruction", *[f"draw {i}" for i in range(1, n)]]
-    title = f"all views, given the view {view}"
-    plots.image_grid(path, plots.beside(first, images), labels, captions, title)
+    plots.image_grid(path, images, labels, captions, f"all views, given the view {view}")
 
 
 def reconstructions(model: MultimodalVAE, examples: Examples, path: Path) -> None:
     """Save all views of the examples, and below each face all views reconstructed from each view that it has."""
     batch = examples.to(model.device)[:]
-    rows, labels, captions = [], [], []
+    rows, labels = [], []
     for i in range(len(batch)):
         face = batch[slice(i, i + 1)]
         present = [view for m, view in enumerate(VIEWS) if face.mask is None or face.mask[0, m]]
         shown = {view: x if view in present else torch.full_like(x, torch.nan) for view, x in face.modalities.items()}
-        rows.append(_in_a_row(shown))
-        labels.append("a face")
-        captions += [list(VIEWS)] + [[""] * len(VIEWS)] * len(present)
-        for view in present:
-            rows.append(_in_a_row(model.reconstruct(Batch(face.modalities, face.mask), (view,))))
-            labels.append(f"given {view}")
-    plots.image_grid(path, torch.cat(rows), labels, captions, "all views, given one of them")
+        rows += [shown, *(model.reconstruct(face, (view,)) for view in present)]
+        labels += ["a face", *(f"given {view}" for view in present)]
+    captions = [VIEWS if label == "a face" else [""] * len(VIEWS) for label in labels]
+    plots.image_grid(path, torch.cat([in_a_row(x) for x in rows]), labels, captions, "all views, given one of them")
 
 
 def draw(model: MultimodalVAE, folder: Path, train: Examples, valid: Examples | None) -> None:
@@ -147,7 +137,7 @@ def draw(model: MultimodalVAE, folder: Path, train: Examples, valid: Examples | 
     reconstructions(model, (valid or train).take(slice(2)), folder / "reconstructions.png")
 
 
-def _in_a_row(views: dict[str, Tensor]) -> Tensor:
+def in_a_row(views: Mapping[str, Tensor]) -> Tensor:
     """Stack views (N, 1 or 3, 64, 64) to (N, 6, 3, 64, 64)."""
     return torch.stack([views[name].expand(-1, 3, -1, -1) for name in VIEWS], dim=1)
 

@@ -10,7 +10,6 @@ import torch
 import tyro
 from torch import Tensor
 
-from common.checkpoints import load_model
 from common.data import Batch, Examples
 from common.errors import require, require_positive
 from common.estimators import importance_estimates
@@ -19,9 +18,9 @@ from mnist.data import MNIST
 from mnist.parts.model import SHAPES, build, columns, inputs, join, n_parts, pixels
 from mnist.parts.model import split as split_images
 from mnist.parts.observed import Observed
-from reports import metrics, plots, sample_files, tables
+from reports import metrics, plots, sampling, tables
 from reports.options import LoglikeConfig, SamplesConfig
-from training import Experiment, devices, objective_of, options, run
+from training import Experiment, objective_of, options, run
 from training.model_options import ObjectiveOptions, PosteriorOption
 
 BATCH_SIZE = 100
@@ -171,7 +170,7 @@ def draw(model: MultimodalVAE, folder: Path, train: Examples, valid: Examples | 
 @torch.no_grad()
 def sample(config: Sample, experiment: str) -> None:
     """Save completions of test images, or samples from the prior, and print the picture's path."""
-    model = load_model(config.model, experiment).to(devices.select(config.cuda))
+    model = config.trained_model(experiment)
     folder = config.samples_dir
     torch.manual_seed(config.seed)
     if config.observed is None:
@@ -181,7 +180,7 @@ def sample(config: Sample, experiment: str) -> None:
     examples = MNIST.load("test", config)
     images = examples.to(model.device)[: config.n_samples].modalities["image"]
     given = columns(model, Observed(config.observed, config.seed)(len(images)))
-    picture = folder / f"from_{sample_files.readable(Path(config.observed).name)}.png"
+    picture = folder / f"from_{sampling.readable(Path(config.observed).name)}.png"
     complete(model, images, given, picture)
     print(picture)
 
@@ -211,7 +210,7 @@ def complete(model: MultimodalVAE, images: Tensor, given: Tensor, path: Path) ->
 
 def loglike(config: Loglike, experiment: str) -> dict[str, dict[str, float]]:
     """Report the estimates: {name: {"mean", "stderr"}}, log-likelihoods in nats."""
-    model = load_model(config.model, experiment).to(devices.select(config.cuda))
+    model = config.trained_model(experiment)
     examples = MNIST.load("test", config)
     torch.manual_seed(config.seed)
     values = evaluate(model, examples, Observed(config.observed, config.seed), **config.sampling)

@@ -26,7 +26,7 @@ from common.checkpoints import load_config, load_model
 from common.encoders_decoders import has_batch_norm
 from common.errors import InputError
 from common.objectives import MvaeElbo
-from reports import right_labels
+from reports.metrics import joint_coherence, read_right
 from tests.helpers.data_config import data_config
 from tests.helpers.demo_runs import TINY
 from tests.helpers.mixtures import assert_samples_a_mixture
@@ -102,9 +102,12 @@ def test_reconstructions_and_an_image_with_an_attribute(trained, tmp_path, monke
     call(celeba.sample, trained["celeba"], "--demo", "--reconstruct", "--n-samples", 5, "--out-dir", tmp_path)
     assert len(lines(tmp_path / "reconstructions.txt")) == 5
     seen = []
-    monkeypatch.setattr(
-        celeba.sample, "samples", lambda model, asked, image, *_: seen.append(image) or torch.zeros(1, 18)
-    )
+
+    def samples(*args, given, latents):
+        seen.append(given.inputs["image"])
+        return {"attrs": torch.zeros(1, 18)}
+
+    monkeypatch.setattr("reports.sampling.samples", samples)
     demo = celeba.data.load("test", data_config("", demo=True, limit=60))
     for wanted, value in (("Wearing_Hat", 1), ("~Wearing_Hat", 0)):
         args = ("--demo", "--limit", 60, "--condition-on-image", wanted, "--out-dir", tmp_path)
@@ -213,12 +216,11 @@ def test_shares_are_those_of_a_classifier_that_knows(trained, monkeypatch):
     labels = test.modalities["attrs"].long()
     monkeypatch.setattr(celeba.analyse, "classifier", lambda *_: Look())
     config = celeba.analyse.Config(Path("unused"))
-    judges, sources = celeba.analyse.judges(config, test, labels, model), celeba.analyse.DATA.sources(model)
-    right = right_labels.coherence(model, test, labels, judges, sources, 30)
-    assert right["coherence, joint"].all(), "image and attributes of one z always agree here"
+    judges = celeba.analyse.judges(config, test, labels, model)
+    assert joint_coherence(model, 30, judges).all(), "image and attributes of one z always agree here"
     seen = test[:].modalities["image"][:, 0, 0, 0] > 0.5
     expected = seen[:, None] == test.modalities["attrs"].bool()
-    assert right_labels.read_right(judges["image"], test, labels).equal(expected)
+    assert read_right(judges["image"], test, labels).equal(expected)
     columns = celeba.analyse.more_columns(config, model, judges, labels)
     have = labels.double().mean(dim=0)
     torch.testing.assert_close(columns["more frequent value"], torch.maximum(have, 1 - have))
@@ -324,7 +326,7 @@ def test_samples_of_a_cluster(tmp_path, monkeypatch):
     built.prior.loc.data = torch.full_like(built.prior.loc, 9)
     drawn, decode = [], built.decode
     monkeypatch.setattr(built, "decode", lambda z, *args, **given: drawn.append(z) or decode(z, *args, **given))
-    monkeypatch.setattr(celeba.sample, "load_model", lambda *_: built)
+    monkeypatch.setattr("reports.options.load_model", lambda *_: built)
     call(celeba.sample, tmp_path, "--cluster", 3, "--n-samples", 2, "--out-dir", tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"cluster_3.png", "cluster_3.txt"}
     assert (drawn[0][:, :4] > 0).all(), "the first latents, which are shared, lie around the cluster"

@@ -184,7 +184,7 @@ def test_what_is_typed_is_what_the_model_is_given(trained):
     model, vocabulary = sample.load_trained(options)
     given = sample.given(options, model, vocabulary)
     assert vocabulary.sentences(given.inputs["caption"]) == ["a small bird has yellow wings"]
-    assert given.image.isnan().all() and list(given.inputs) == ["caption"]
+    assert given.beside.isnan().all() and list(given.inputs) == ["caption"]
 
 
 def test_standard_errors_are_of_images(monkeypatch, trained):

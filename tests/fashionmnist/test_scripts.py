@@ -1,6 +1,7 @@
 """fashionmnist's scripts on the demo data."""
 
 import pytest
+import torch
 
 import fashionmnist.loglike
 import fashionmnist.sample
@@ -22,7 +23,9 @@ def fashion(tmp_path_factory):
 @pytest.mark.parametrize("given", ["9", "Ankle boot", "ankle BOOT"])
 def test_a_class_is_given_by_number_or_name(fashion, tmp_path, monkeypatch, given):
     seen = []
-    monkeypatch.setattr("mnist.sample.samples", lambda model, inputs, *_: seen.append(inputs) or ["x"])
+    monkeypatch.setattr(
+        "reports.sampling.samples", lambda *_, given, **__: seen.append(given.inputs) or {"text": torch.zeros(1).long()}
+    )
     call(fashionmnist.sample, fashion, "--condition-on-text", given, "--out-dir", tmp_path)
     assert seen[0]["text"].tolist() == [9]
 

@@ -20,8 +20,8 @@ from mnist_svhn import classifier as classifiers
 from mnist_svhn import train as pairs
 from mnist_svhn.model import build as pairs_of_images
 from polymnist.model import build as images_of_a_digit
-from reports import plots, right_labels, tables
-from reports.metrics import Judge, cross_coherence, divergences, joint_coherence
+from reports import plots, tables
+from reports.metrics import Judge, cross_coherence, divergences, joint_coherence, read_right
 from tests.helpers.coherence import JUDGES, SOURCES, examples, model
 from tests.helpers.homoencoders import Code, Noisy, characters_of
 from training import objective_of
@@ -110,7 +110,7 @@ def without_noise():
     pixels_to_values = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12288, sum(cub.classifier.VALUES)))
     return {
         **numbers,
-        "judged": right_labels.read_right(brightest, *digits),
+        "judged": read_right(brightest, *digits),
         "described": described,
         "similarity": cca(described, captions, 2).similarity(described, captions),
         "read": cub.analyse.read_all(pixels_to_values, images),

@@ -5,14 +5,14 @@ from types import SimpleNamespace
 import torch
 
 from common.multimodal_vae import MultimodalVAE
-from reports import latent_mixtures
+from reports import sampling
 from tests.helpers.scripts import call
 
 
 def assert_samples_a_mixture(monkeypatch, script, *args):
     """With --mixture it fits one to training examples of all of the model's modalities, and decodes its draws."""
     fitted, decoded = [], []
-    gaussian_mixture, decode = latent_mixtures.gaussian_mixture, MultimodalVAE.decode
+    gaussian_mixture, decode = sampling.gaussian_mixture, MultimodalVAE.decode
 
     def fit(model, train, n):
         assert set(train[:1].modalities) >= set(model.modalities)
@@ -24,7 +24,7 @@ def assert_samples_a_mixture(monkeypatch, script, *args):
         decoded.append(z)
         return decode(self, z, *args, **options)
 
-    monkeypatch.setattr(latent_mixtures, "gaussian_mixture", fit)
+    monkeypatch.setattr(sampling, "gaussian_mixture", fit)
     monkeypatch.setattr(MultimodalVAE, "decode", spied)
     call(script, *args, "--mixture", 2, "--n-samples", 3)
     assert fitted == [2]

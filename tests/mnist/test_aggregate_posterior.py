@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -6,7 +8,7 @@ from common.data import Examples
 from common.errors import InputError
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import MVAE
-from mnist.aggregate_posterior import AggregatePosterior
+from mnist.aggregate_posterior import from_aggregate_posterior
 
 
 class Exact(nn.Module):
@@ -28,16 +30,16 @@ class Nothing(nn.Module):
 
 
 def aggregate_of(label):
-    likelihood = GroupedLikelihood(x=SphericalGaussianLikelihood(1.0), label=SphericalGaussianLikelihood(1.0))
-    model = MVAE({"x": Exact(), "label": Nothing()}, {"x": nn.Identity(), "label": nn.Identity()}, likelihood, 1)
+    likelihood = GroupedLikelihood(x=SphericalGaussianLikelihood(1.0), text=SphericalGaussianLikelihood(1.0))
+    model = MVAE({"x": Exact(), "text": Nothing()}, {"x": nn.Identity(), "text": nn.Identity()}, likelihood, 1)
     x = torch.tensor([[1.0], [2.0], [3.0], [4.0]])
-    return AggregatePosterior(model, Examples({"x": x, "label": torch.tensor(label)}), "label")
+    return partial(from_aggregate_posterior, model, Examples({"x": x, "text": torch.tensor(label)}))
 
 
 @pytest.mark.parametrize("label", [[0, 1, 0, 2], [[0, 0], [0, 1], [0, 0], [1, 1]]], ids=["classes", "attributes"])
 def test_draws_are_of_the_posteriors_of_all_examples_with_the_label(label):
     aggregate, kinds = aggregate_of(label), torch.tensor(label)[[0, 1, 3]]
-    z = aggregate.sample(kinds.repeat(1000, *(1,) * (kinds.ndim - 1))).view(1000, 3)
+    z = aggregate(kinds.repeat(1000, *(1,) * (kinds.ndim - 1))).view(1000, 3)
     for column, expected in ((0, [1, 3]), (1, [2]), (2, [4])):
         assert z[:, column].round().unique().tolist() == expected
     assert (z[:, 0].round() == 1).double().mean().item() == pytest.approx(0.5, abs=5 * 0.5 / 1000**0.5)
@@ -45,4 +47,4 @@ def test_draws_are_of_the_posteriors_of_all_examples_with_the_label(label):
 
 def test_a_label_that_no_example_has_is_named():
     with pytest.raises(InputError, match=r"no training example has the label \[7\]"):
-        aggregate_of([0, 1, 0, 2]).sample(torch.tensor([0, 7]))
+        aggregate_of([0, 1, 0, 2])(torch.tensor([0, 7]))

@@ -14,7 +14,7 @@ from common.errors import InputError
 from common.multimodal_vae import MultimodalVAE
 from mnist import loglike, sample
 from mnist.data import load
-from reports import markdown
+from reports import tables
 from tests.helpers.authors import authors_file
 from tests.helpers.data_config import data_config
 from tests.helpers.mixtures import assert_samples_a_mixture
@@ -64,7 +64,9 @@ def test_samples_of_a_mixture(trained, tmp_path, monkeypatch):
 
 def test_label_zero_is_a_condition_like_any_other(trained, monkeypatch, tmp_path):
     seen = []
-    monkeypatch.setattr(sample, "samples", lambda model, inputs, *_: seen.append(inputs) or ["0"])
+    monkeypatch.setattr(
+        "reports.sampling.samples", lambda *_, given, **__: seen.append(given.inputs) or {"text": torch.zeros(1).long()}
+    )
     for text, image in ((0, 0), (5, 5)):
         call(
             sample, trained, "--demo", "--condition-on-text", text, "--condition-on-image", image, "--out-dir", tmp_path
@@ -122,7 +124,7 @@ def test_loglike_table_and_json(trained, tmp_path, capsys):
     out = capsys.readouterr().out
     for name in ("image", "text", "image,text", "image|text", "text|image"):
         assert set(estimates[f"log p({name})"]) == {"mean", "stderr"}
-        cell = markdown.cell(f"log p({name})")
+        cell = tables.cell(f"log p({name})")
         assert f"| {cell} | {estimates[f'log p({name})']['mean']:.3f} |" in out
     assert 1 <= estimates["effective samples, log p(image)"]["mean"] <= 50
     assert call(loglike, trained, "--demo", "--limit", 20, "--iwae-samples", 50) == estimates, "same seed, same figures"

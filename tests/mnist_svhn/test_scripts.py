@@ -28,7 +28,7 @@ from mnist_svhn.data import load as load_pairs
 from mnist_svhn.data import load_train
 from mnist_svhn.model import build
 from mnist_svhn.options import PairOptions, TrainingPairOptions
-from reports.generated import STEPS, Shown, traversals
+from reports.sampling import STEPS, Shown, traversals
 from tests.helpers.data_config import data_config
 from tests.helpers.fusions import with_fusion
 from tests.helpers.linear_gaussian import draw, exact_log_p

@@ -55,7 +55,12 @@ def test_an_image_is_given_by_its_string_or_a_file(multi, tmp_path, monkeypatch)
     shown = multimnist.data.load("test", data_config("", PAPER, demo=True))
     text = next(name for name in multimnist.data.names(shown.modalities["text"]) if len(name) == 4)
     seen = []
-    monkeypatch.setattr("mnist.sample.samples", lambda model, inputs, *_: seen.append(inputs["image"]) or ["x"])
+
+    def samples(*args, given, **options):
+        seen.append(given.inputs["image"])
+        return {"text": torch.zeros(1, 4).long()}
+
+    monkeypatch.setattr("reports.sampling.samples", samples)
     Image.new("L", (10, 10), "white").save(tmp_path / "given.png")
     for given in (text, tmp_path / "given.png"):
         call(multimnist.sample, multi, "--demo", "--condition-on-image", given, "--out-dir", tmp_path)

@@ -98,7 +98,7 @@ def test_captions_of_a_grid_are_below_their_images(drawn):
 def test_sentences_are_wrapped_below_their_images(drawn):
     images = torch.rand(1, 2, 3, 4, 4)
     images[0, 1] = torch.nan
-    plots.captioned("birds.png", images, [["a bird " * 8, "none"]], row_labels=["given"], title="birds")
+    plots.captioned("birds.png", images, ["given"], [["a bird " * 8, "none"]], "birds")
     first, second = drawn[0].axes
     assert torch.as_tensor(first.images[0].get_array()).equal(images[0, 0].permute(1, 2, 0))
     assert (second.images[0].get_array() == 1).all() and words(second) == ["none"]
@@ -232,7 +232,10 @@ def test_a_figure_is_saved_in_a_new_folder_at_120_dots_an_inch(finely, tmp_path)
 
 
 def test_given_images_are_apart_from_the_samples():
-    given, images = torch.zeros(2, 1, 3, 3), torch.ones(2, 4, 1, 3, 3)
-    found = plots.beside(given, images)
-    assert found.shape == (2, 6, 1, 3, 3) and found[:, 1].isnan().all()
-    assert found[:, 0].equal(given) and found[:, 2:].equal(images)
+    images, texts = torch.ones(2, 4, 1, 3, 3), [["a"] * 4, ["b"] * 4]
+    found, captions = plots.beside(torch.zeros(1, 1, 3, 3), images, texts)
+    assert found.shape == (2, 6, 1, 3, 3) and found[:, 1].isnan().all() and found[1, 0].isnan().all()
+    assert found[0, 0].eq(0).all() and found[:, 2:].equal(images)
+    assert captions == [["given", "", *texts[0]], ["", "", *texts[1]]]
+    found, captions = plots.beside(torch.zeros(3, 1, 3, 3), images, texts)
+    assert found[:, 0].eq(0).all() and found[2, 1:].isnan().all() and captions[2] == [""] * 6, "a row is added"

@@ -55,8 +55,8 @@ def test_mean_and_deviation_over_seeds():
 
 
 def test_a_table_in_markdown():
-    table = tables.Table("shares", {}, ("name", "%"), [("p(x|y)", "1.0"), ("x", "-")], "caption", "notes")
-    assert str(table) == "caption\n\n| name | % |\n|---|---|\n| p(x\\|y) | 1.0 |\n| x | - |\n\nnotes"
+    table = tables.Table("shares", {}, ("name", "%"), [("p(x|y)", "1.0"), ("x", "-")], "notes")
+    assert str(table) == "| name | % |\n|---|---|\n| p(x\\|y) | 1.0 |\n| x | - |\n\nnotes"
     assert str(tables.Table("shares", {}, ("name",), [("x",)])) == "| name |\n|---|\n| x |"
 
 

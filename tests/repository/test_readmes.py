@@ -26,7 +26,7 @@ import polymnist.train
 from common import checkpoints
 from common.models import choices
 from mnist import train as mnist_train
-from reports import classifiers, models_page, readme_tables
+from reports import classifiers, models_page
 from reports.analysis import parameter_counts
 from reports.options import ModelArgument
 from tests.helpers.celeba_files import write_celeba
@@ -82,7 +82,7 @@ def test_every_model_has_its_equations_on_the_page():
     assert models_page.equation("StandardElbo") in sections["vae"]
 
 
-@pytest.mark.parametrize("table", [readme_tables.objectives_table, readme_tables.fusions_table])
+@pytest.mark.parametrize("table", [models_page.objectives_table, models_page.fusions_table])
 def test_the_tables_of_what_exists_are_the_registrys(table):
     assert f"\n\n{table()}\n\n" in (ROOT / "README.md").read_text(), f"README.md must have\n\n{table()}"
 

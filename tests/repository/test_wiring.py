@@ -25,10 +25,10 @@ from common.variational_posteriors import DiagonalGaussianPosterior
 from mnist import analyse as analyse_mnist
 from mnist import loglike, sample
 from mnist.data import CLASSES, MNIST
-from reports import analysis, classifiers, generated, metrics
+from reports import analysis, classifiers, metrics, sampling
 from reports.analysis import analyse
-from reports.generated import Shown
 from reports.metrics import Judge, joint_coherence
+from reports.sampling import Shown
 from tests.helpers.scripts import call
 from tests.repository.test_evaluations import FEW, FOLDERS, untrained
 from training import run
@@ -199,7 +199,7 @@ def test_posteriors_in_pictures_of_cross_generation_are_given_their_source_alone
     decoder = {name: nn.Sequential(nn.Linear(1, 3), nn.Unflatten(1, (1, 1, 3))) for name in "ab"}
     model = VAE("poe", {n: nn.Sequential(nn.Flatten(), x) for n, x in encoder.items()}, decoder, likelihood, 1)
     examples = Examples({name: torch.rand(4, 1, 1, 3) for name in "ab"})
-    generated.cross_generation(tmp_path / "x.png", model, examples, {n: (n,) for n in "ab"}, Shown(("a", "b")))
+    sampling.cross_generation(tmp_path / "x.png", model, examples, {n: (n,) for n in "ab"}, Shown(("a", "b")))
     assert [round(z.mean().item()) for z in latents] == [10, -10]
 
 

@@ -23,7 +23,7 @@ from common.data import Batch, Examples
 from common.models import MultimodalVAE
 from common.objectives import DregIwaeElbo, MvaeElbo, Objective
 from cub.captions import END, PADDING
-from reports import mmvae_likelihoods
+from reports import likelihoods
 from tools.benchmarks import plain, plain_faces, plain_mmvae
 from tools.benchmarks.loaders import DIGITS, FACES, PHOTOGRAPHS, VECTORS, VIEWS, Files
 from tools.benchmarks.race import Turn
@@ -171,7 +171,7 @@ def for_mixtures(
         partial(plain_mmvae.training_step, experiment=name, K=K),
         examples,
         files,
-        mmvae_likelihoods.evaluate,
+        likelihoods.evaluate,
         batch_size,
         warm_up=warm_up,
         amsgrad=True,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from common.data.files import read_text
 from common.errors import require
-from reports.markdown import table as in_markdown
+from reports.tables import markdown as in_markdown
 from reports.tables import over_seeds, spread
 from tools.reproduction.plans import TABLES
 from tools.reproduction.published import Published

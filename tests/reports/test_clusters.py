@@ -11,8 +11,8 @@ from common.estimators import log_marginal
 from common.objectives import IwaeElbo
 from common.priors import ClusteredPrior
 from common.variational_posteriors import DiagonalGaussianPosterior
-from reports.encoded import encode
-from reports.latent_clusters import kmeans_accuracy, majority_right, prior_clusters, pruned, shared_means
+from reports.clusters import kmeans_accuracy, majority_right, prior_clusters, pruned, shared_means
+from reports.subsets import Posteriors
 from tests.helpers import coherence
 from tests.helpers.linear_gaussian import draw
 from tests.helpers.private_latents import N_SHARED, private_linear_gaussian
@@ -43,15 +43,15 @@ def test_k_means_finds_the_classes():
     """Labels that are wrong for a share of the examples are right for the rest; a majority hides those in training."""
     model, (train, labels), (test, expected) = coherence.model(), coherence.examples(1000), coherence.examples(2000)
     wrong = torch.where(torch.rand(1000, 1) < 0.3, (labels + 1) % coherence.C, labels)
-    assert kmeans_accuracy(encode(model, train, wrong), encode(model, test, expected)).eq(1).all()
+    assert kmeans_accuracy(Posteriors(model, train, wrong), Posteriors(model, test, expected)).eq(1).all()
     changed = torch.where(torch.rand(2000, 1) < 0.3, (expected + 1) % coherence.C, expected)
-    right = kmeans_accuracy(encode(model, train, labels), encode(model, test, changed))
+    right = kmeans_accuracy(Posteriors(model, train, labels), Posteriors(model, test, changed))
     assert right.equal((changed == expected).double().squeeze(1)) and right.mean() == pytest.approx(0.7, abs=0.04)
 
 
 def test_the_number_of_clusters_is_that_of_the_labels():
     model, (train, labels), (test, expected) = coherence.model(), coherence.examples(900), coherence.examples(900)
-    halves = [encode(model, x, y // 2) for x, y in ((train, labels), (test, expected))]
+    halves = [Posteriors(model, x, y // 2) for x, y in ((train, labels), (test, expected))]
     accuracy = kmeans_accuracy(*halves).mean()
     assert 0.5 < accuracy < 1, "two clusters of four classes: one class is beside a cluster's centre"
 
@@ -66,13 +66,9 @@ def test_clusters_of_the_prior_are_voted_for():
     for name, w in matrices.items():
         shown = u.roll(1, dims=0) if name == "b" else u
         x[name] = shown.double() @ w[:, :N_SHARED].T
-    for mask, expected in (
-        (None, cluster),
-        (torch.tensor([[False, True, False]]).expand(90, -1), cluster.roll(1)),
-    ):
-        data = encode(model, Examples(x, mask=mask), cluster[:, None])
-        assert shared_means(data).shape == (90, 3, N_SHARED)
-        assert prior_clusters(data, model.prior).equal(expected)
+    data = Posteriors(model, Examples(x), cluster[:, None])
+    assert shared_means(data).shape == (90, 3, N_SHARED)
+    assert prior_clusters(data, model.prior).equal(cluster)
 
 
 @pytest.mark.parametrize(

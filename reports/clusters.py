@@ -10,8 +10,8 @@ from torch.nn.functional import one_hot
 
 from common import distributed
 from common.priors import ClusteredPrior
-from reports.encoded import Encoded
 from reports.metrics import BATCH_SIZE
+from reports.subsets import Posteriors
 
 N_FITS = 5  # of k-means, from different starts
 
@@ -28,7 +28,7 @@ def majority_right(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) ->
     return (counts.argmax(dim=1)[of_test] == expected) & counts.any(dim=1)[of_test]
 
 
-def kmeans_accuracy(train: Encoded, test: Encoded) -> Tensor:
+def kmeans_accuracy(train: Posteriors, test: Posteriors) -> Tensor:
     """How often each test example has the majority label of its k-means cluster: (N,), in [0, 1].
 
     k-means is fitted to the shared latents of the training examples' points of q(z|X), with a cluster for each label
@@ -49,14 +49,14 @@ def kmeans_accuracy(train: Encoded, test: Encoded) -> Tensor:
 
 
 @torch.no_grad()
-def shared_means(data: Encoded) -> Tensor:
+def shared_means(data: Posteriors) -> Tensor:
     """The means of each q(u|x_m) of the latents u that a `ClusteredPrior` is over, (N, M, number of them)."""
     model = data.model
     return torch.stack([data.points((name,))[:, : model.prior.n_shared] for name in model.modalities], dim=1)
 
 
 @torch.no_grad()
-def prior_clusters(data: Encoded, prior: ClusteredPrior) -> Tensor:
+def prior_clusters(data: Posteriors, prior: ClusteredPrior) -> Tensor:
     r"""The cluster c of the prior that most modalities of an example choose, (N,); the first one in a tie.
 
     .. math:: c_m = \arg\max_c q(c|u_m), \quad q(c|u) \propto \pi_c \, p(u|c)
@@ -68,8 +68,7 @@ def prior_clusters(data: Encoded, prior: ClusteredPrior) -> Tensor:
     """
     u = shared_means(data).to(prior.loc.device)
     chosen = torch.cat([prior.cluster_log_probs(x).argmax(dim=-1) for x in u.split(BATCH_SIZE)])
-    chosen = one_hot(chosen, len(prior.loc)).cpu()  # (N, M, C)
-    return (chosen * data.present.unsqueeze(-1)).sum(dim=1).argmax(dim=1)
+    return one_hot(chosen, len(prior.loc)).sum(dim=1).argmax(dim=1).cpu()  # of (N, M, C)
 
 
 @torch.no_grad()
@@ -102,13 +101,7 @@ def pruned(prior: ClusteredPrior, u: Tensor, beta: float = 1.0) -> ClusteredPrio
     return prior.only(min(candidates, key=lambda candidate: candidate[0])[1])
 
 
-def clustered_priors(train: Encoded, beta: float = 1.0) -> dict[str, ClusteredPrior]:
-    """The model's prior, a mixture of clusters, and what pruning leaves of it, by name; beta: that of the training."""
-    prior = train.model.prior
-    return {"the prior": prior, "the pruned prior": pruned(prior, shared_means(train)[train.present], beta)}
-
-
-def cluster_accuracies(train: Encoded, test: Encoded, priors: Mapping[str, ClusteredPrior]) -> dict[str, Tensor]:
+def cluster_accuracies(train: Posteriors, test: Posteriors, priors: Mapping[str, ClusteredPrior]) -> dict[str, Tensor]:
     """Whether test examples have their cluster's majority label, (N,): clusters of k-means, and of each prior."""
     right = {"clusters, k-means": kmeans_accuracy(train, test)}
     for name, prior in priors.items():

@@ -11,19 +11,13 @@ from common.models import MVAE, VAE
 from common.variational_posteriors import DiagonalGaussianPosterior
 from common.variational_posteriors.mixtures import MixturePosterior
 from common.variational_strategies import MoeStrategy
-from reports.encoded import encode
-from reports.frechet_distances import FrechetDistance
-from reports.latent_clusters import kmeans_accuracy
+from reports.clusters import kmeans_accuracy
+from reports.frechet import frechet_distance, moments
 from reports.metrics import Judge
-from reports.subset_metrics import (
-    distances_to,
-    linear_accuracies,
-    macro_accuracy,
-    scores_by_size,
-    scores_by_subset,
-    scores_given,
-)
+from reports.subsets import Posteriors, linear_accuracies, scores_by_size, scores_by_subset
 from tests.helpers.coherence import C, Decoder, Encoder
+from tests.helpers.fusions import with_fusion
+from tests.helpers.linear_gaussian import draw
 
 NAMES = ("a", "b", "c")
 
@@ -52,28 +46,22 @@ def examples(n=3000):
     return Examples(dict.fromkeys(NAMES, x)), label[:, None]
 
 
-def test_the_macro_accuracy_gives_classes_equal_weights():
-    labels = torch.tensor([0] * 8 + [1] * 2)
-    right = torch.tensor([True] * 8 + [False, True])
-    assert macro_accuracy(right, labels) == pytest.approx(0.75) and right.double().mean() == pytest.approx(0.9)
-
-
 def test_scores_given_a_subset():
-    test = encode(model(wrong_a=0.3, wrong_c_decoder=0.2), *examples())
-    distances = distances_to(test.examples, JUDGES)
-    scores, _ = scores_given(test, JUDGES, distances, ("b",))
+    vae = model(wrong_a=0.3, wrong_c_decoder=0.2)
+    subsets = scores_by_subset(Posteriors(vae, *examples(600)), Posteriors(vae, *examples()), JUDGES)
+    scores = subsets["b",]["targets"]
     assert scores["a"]["coherence"] == scores["b"]["coherence"] == 1 and scores["a"]["FD"] < 0.01
     assert scores["c"]["coherence"] == pytest.approx(0.8, abs=0.03) == scores["c"]["macro"]
-    scores, _ = scores_given(test, JUDGES, distances, ("a",))
+    scores = subsets["a",]["targets"]
     assert scores["b"]["coherence"] == pytest.approx(0.7, abs=0.03)
     assert scores["c"]["coherence"] == pytest.approx(0.7 * 0.8, abs=0.04)
-    prior, _ = scores_given(test, JUDGES, distances, ())
+    prior = subsets[()]["targets"]
     assert set(prior["a"]) == {"FD"} and prior["a"]["FD"] < 0.05, "all classes are as frequent under the prior"
 
 
 def test_scores_by_size_are_means_over_subsets_and_targets_outside():
     vae = model(wrong_a=0.3)
-    train, test = encode(vae, *examples(600)), encode(vae, *examples())
+    train, test = Posteriors(vae, *examples(600)), Posteriors(vae, *examples())
     subsets = scores_by_subset(train, test, JUDGES)
     sizes = scores_by_size(subsets)
     assert list(sizes) == [0, 1, 2, 3] and set(sizes[0]) == {"FD"}
@@ -82,7 +70,8 @@ def test_scores_by_size_are_means_over_subsets_and_targets_outside():
     assert sizes[1]["given targets"] == pytest.approx((0.7 + 1 + 1) / 3, abs=0.02)
     assert sizes[1]["spread"] == pytest.approx(torch.tensor([0.7, 1.0, 1.0]).std(correction=0).item(), abs=0.02)
     pairs = [
-        subsets[given].targets[outside] for given, outside in ((("a", "b"), "c"), (("a", "c"), "b"), (("b", "c"), "a"))
+        subsets[given]["targets"][outside]
+        for given, outside in ((("a", "b"), "c"), (("a", "c"), "b"), (("b", "c"), "a"))
     ]
     for score in ("coherence", "macro", "FD"):
         assert sizes[2][score] == pytest.approx(sum(x[score] for x in pairs) / 3)
@@ -92,22 +81,22 @@ def test_scores_by_size_are_means_over_subsets_and_targets_outside():
 def test_a_target_whose_judge_has_no_features_has_no_distances():
     """A label judges itself."""
     vae = model(wrong_a=0.3)
-    train, test = encode(vae, *examples(600)), encode(vae, *examples())
+    train, test = Posteriors(vae, *examples(600)), Posteriors(vae, *examples())
     subsets = scores_by_subset(train, test, JUDGES | {"b": JUDGES["b"]._replace(features=None)}, inception=lambda x: x)
-    assert set(subsets["a",].targets["b"]) == {"coherence", "macro"} and subsets[()].targets["b"] == {}
-    assert set(subsets["a",].targets["c"]) == {"coherence", "macro", "FD", "FID"}
+    assert set(subsets["a",]["targets"]["b"]) == {"coherence", "macro"} and subsets[()]["targets"]["b"] == {}
+    assert set(subsets["a",]["targets"]["c"]) == {"coherence", "macro", "FD", "FID"}
     sizes = scores_by_size(subsets)
     assert sizes[1]["coherence"] == pytest.approx((0.7 + 1 + 1) / 3, abs=0.02)
-    outside = [subsets[given].targets[x]["FD"] for given, x in ((("a", "b"), "c"), (("b", "c"), "a"))]
+    outside = [subsets[given]["targets"][x]["FD"] for given, x in ((("a", "b"), "c"), (("b", "c"), "a"))]
     assert sizes[2]["FD"] == pytest.approx(sum(outside) / 2)
 
 
 def test_a_modality_without_a_judge_is_given_and_not_scored():
     vae = model(wrong_a=0.3)
-    train, test = encode(vae, *examples(600)), encode(vae, *examples())
+    train, test = Posteriors(vae, *examples(600)), Posteriors(vae, *examples())
     subsets = scores_by_subset(train, test, {name: JUDGES[name] for name in "ab"})
-    assert all(set(scores.targets) == {"a", "b"} for scores in subsets.values())
-    pairs = [subsets[given].targets[target]["coherence"] for given, target in ((("b", "c"), "a"), (("a", "c"), "b"))]
+    assert all(set(scores["targets"]) == {"a", "b"} for scores in subsets.values())
+    pairs = [subsets[given]["targets"][target]["coherence"] for given, target in ((("b", "c"), "a"), (("a", "c"), "b"))]
     sizes = scores_by_size(subsets)
     assert sizes[2]["coherence"] == pytest.approx(sum(pairs) / 2)
     assert sizes[2]["spread"] == pytest.approx(abs(pairs[0] - pairs[1]) / 2)
@@ -116,16 +105,16 @@ def test_a_modality_without_a_judge_is_given_and_not_scored():
 def test_fid_by_size_is_a_mean_over_all_targets():
     """With the judges' features in place of Inception's it is FD where the same targets count."""
     vae = model(wrong_c_decoder=0.5)
-    train, test = encode(vae, *examples(600)), encode(vae, *examples())
+    train, test = Posteriors(vae, *examples(600)), Posteriors(vae, *examples())
     subsets = scores_by_subset(train, test, JUDGES, inception=lambda x: x)
     sizes = scores_by_size(subsets)
     assert sizes[0]["FID"] == sizes[0]["FD"]
-    scores = subsets["c",].targets
+    scores = subsets["c",]["targets"]
     assert all(score["FID"] == score["FD"] for score in scores.values())
     uniform = examples()[0].modalities["a"]
     wrong = torch.where(torch.rand(len(uniform), 1) < 0.5, uniform.roll(1, dims=1), uniform)
-    assert scores["c"]["FID"] == pytest.approx(FrechetDistance(uniform)(wrong), abs=0.01)
-    by_hand = [score["FID"] for name in NAMES for score in subsets[name,].targets.values()]
+    assert scores["c"]["FID"] == pytest.approx(frechet_distance(moments(wrong), moments(uniform)), abs=0.01)
+    by_hand = [score["FID"] for name in NAMES for score in subsets[name,]["targets"].values()]
     assert sizes[1]["FID"] == pytest.approx(sum(by_hand) / 9) and "FID" in sizes[3]
 
 
@@ -137,7 +126,7 @@ def linear_accuracy(train, test, given):
 
 def test_linear_accuracy_is_that_of_the_posteriors_mean():
     vae = model(wrong_a=0.4)
-    train, test = encode(vae, *examples(700)), encode(vae, *examples())
+    train, test = Posteriors(vae, *examples(700)), Posteriors(vae, *examples())
     assert linear_accuracy(train, test, ("b",)) == 1
     assert linear_accuracy(train, test, ("a",)) == pytest.approx(0.6, abs=0.03)
 
@@ -146,7 +135,7 @@ def test_a_mixtures_linear_accuracy_is_the_mean_of_its_components():
     """Averages of the components' means would tell more than each of them."""
     vae = model(wrong_a=0.4)
     vae.variational_strategy, vae.variational_posterior = MoeStrategy(), MixturePosterior(DiagonalGaussianPosterior())
-    train, test = encode(vae, *examples(700)), encode(vae, *examples())
+    train, test = Posteriors(vae, *examples(700)), Posteriors(vae, *examples())
     for given, expected in ((("a",), 0.6), (("b", "c"), 1.0), (("a", "b"), 0.8), (NAMES, 2.6 / 3)):
         assert linear_accuracy(train, test, given) == pytest.approx(expected, abs=0.03), given
 
@@ -174,7 +163,7 @@ def test_shared_and_private_latents_are_scored_apart(in_shared):
         latent_dim=3 * C,
         private=dict.fromkeys("ab", C),
     )
-    train, test = (encode(vae, x.only(("a", "b")), y) for x, y in (examples(700), examples()))
+    train, test = (Posteriors(vae, x.only(("a", "b")), y) for x, y in (examples(700), examples()))
     scores = linear_accuracies(train, test, ("a",), test.points(("a",)))
     shared, private = scores["linear accuracy"], scores["linear accuracy, private"]
     known, chance = (shared, private) if in_shared else (private, shared)
@@ -185,16 +174,16 @@ def test_shared_and_private_latents_are_scored_apart(in_shared):
 
 def test_linear_accuracy_takes_the_first_training_examples():
     """Those after them, all of wrong classes, play no part."""
-    (train, labels), test = examples(500), encode(model(), *examples(300))
+    (train, labels), test = examples(500), Posteriors(model(), *examples(300))
     both = Examples({name: torch.cat([x, x]) for name, x in train.modalities.items()})
-    doubled = encode(test.model, both, torch.cat([labels, labels.roll(1)]))
+    doubled = Posteriors(test.model, both, torch.cat([labels, labels.roll(1)]))
     assert linear_accuracy(doubled, test, ("b",)) == 1
 
 
 def test_too_few_examples_are_refused():
     (x, labels), vae = examples(20), model()
     with pytest.raises(InputError, match="needs training examples of two labels"):
-        linear_accuracy(encode(vae, x, torch.zeros_like(labels)), encode(vae, x, labels), ("b",))
+        linear_accuracy(Posteriors(vae, x, torch.zeros_like(labels)), Posteriors(vae, x, labels), ("b",))
 
 
 class WrongOfFirstClass(nn.Module):
@@ -216,7 +205,23 @@ def test_the_macro_score_weighs_classes_equally():
     n_classes = vae.latent_dim
     label = torch.where(torch.arange(1000) < 900, 0, torch.arange(1000) % n_classes)
     x = nn.functional.one_hot(label, n_classes).float()
-    test = encode(vae, Examples(dict.fromkeys(NAMES, x)), label[:, None])
-    scores = scores_given(test, JUDGES, distances_to(test.examples, JUDGES), ("a",))[0]["b"]
+    test = Posteriors(vae, Examples(dict.fromkeys(NAMES, x)), label[:, None])
+    scores = scores_by_subset(Posteriors(vae, *examples(600)), test, JUDGES)["a",]["targets"]["b"]
     assert scores["coherence"] == pytest.approx((label != 0).double().mean().item(), abs=0.01)
     assert scores["macro"] == pytest.approx(1 - 1 / n_classes, abs=0.01)
+
+
+@pytest.mark.parametrize("fusion", ["poe", "product", "quotient", "moe", "mopoe", "own"])
+def test_a_point_is_the_posteriors_mean_or_that_of_a_component(fusion):
+    linear, weights, scales = with_fusion(fusion, 3)
+    x = Examples(draw(weights, scales, 8))
+    data, q = Posteriors(linear, x, torch.arange(8)[:, None]), linear.posterior(x[:])
+    points = data.points(("a", "b", "c"))
+    if fusion == "moe":
+        means = q.component_distribution.mean  # (8, 3, D)
+        assert ((points[:, None] - means).abs() < 1e-9).all(dim=2).any(dim=1).all()
+        assert not torch.allclose(points, q.mean)
+    else:
+        torch.testing.assert_close(points, q.mean)
+    assert data.points(()).equal(torch.zeros(8, linear.latent_dim).double()), "the prior's mean"
+    assert len(data.points(("a",), 5)) == 5

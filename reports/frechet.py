@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,45 +16,36 @@ WEIGHTS = "pt_inception-2015-12-05-6726825d.pth"
 REMEDY = f"give {WEIGHTS}, which PolyMNIST's archives hold and the packages pytorch-fid and torch-fidelity offer"
 
 
-class FrechetDistance:
-    r"""The Frechet distance between Gaussians with the moments of features (N, F) and of `reference` (N', F).
+class Moments(NamedTuple):
+    """The mean (F,) of features, and a root R (min(N, F), F) of their covariance R^T R, in float64."""
 
-    .. math:: |\mu_x - \mu_r|^2 + Tr \big( \Sigma_x + \Sigma_r
-        - 2 (\Sigma_r^{1/2} \Sigma_x \Sigma_r^{1/2})^{1/2} \big)
+    mean: Tensor
+    root: Tensor
 
-    (Heusel et al. 2017, arXiv 1706.08500. It is called FID only for the features of Inception-v3.)
+
+def moments(features: Tensor) -> Moments:
+    """The moments of features (N, F).
 
     Raises:
         InputError: fewer than two examples, or features that are not finite.
     """
-
-    def __init__(self, reference: Tensor) -> None:
-        self.mean, self.covariance, self.rank = _moments(reference)
-        variances, axes = torch.linalg.eigh(self.covariance)
-        self.root = (axes * _largest(variances, self.rank).sqrt()) @ axes.T
-
-    def __call__(self, x: Tensor) -> float:
-        mean, covariance, rank = _moments(x)
-        # symmetric: 3.4 times faster for 2,048 features than the eigenvalues of the covariances' product
-        variances = torch.linalg.eigvalsh(self.root @ covariance @ self.root)
-        root_trace = _largest(variances, min(rank, self.rank)).sqrt().sum()
-        traces = covariance.trace() + self.covariance.trace()
-        return ((mean - self.mean).square().sum() + traces - 2 * root_trace).clamp(min=0).item()
-
-
-def _moments(features: Tensor) -> tuple[Tensor, Tensor, int]:
-    """The mean (F,), the covariance (F, F) in float64, and its rank at most."""
     require(len(features) > 1, "a Frechet distance needs two examples or more: raise --limit or --n-test")
     require(bool(features.isfinite().all()), "features are not finite: check the model's weights and the judge's")
-    features, (n, n_features) = features.double(), features.shape
-    return features.mean(dim=0), features.T.cov().reshape(n_features, n_features), min(n - 1, n_features)
+    mean = features.double().mean(dim=0)
+    return Moments(mean, torch.linalg.qr((features - mean) / (len(features) - 1) ** 0.5, mode="r").R)
 
 
-def _largest(eigenvalues: Tensor, rank: int) -> Tensor:
-    """The largest eigenvalues of (F,) in ascending order; the others are 0 but for rounding, and get 0: (F,)."""
-    largest = eigenvalues.clamp(min=0)
-    largest[: len(largest) - rank] = 0
-    return largest
+def frechet_distance(x: Moments, y: Moments) -> float:
+    r"""The Frechet distance between Gaussians with these moments (Heusel et al. 2017, arXiv 1706.08500).
+
+    .. math:: |\mu_x - \mu_y|^2 + Tr \big( \Sigma_x + \Sigma_y - 2 (\Sigma_x \Sigma_y)^{1/2} \big)
+
+    With roots of the covariances, the last trace is the sum of the singular values of :math:`R_x R_y^T`. It is called
+    FID only for the features of Inception-v3.
+    """
+    cross = torch.linalg.matrix_norm(x.root @ y.root.T, "nuc")
+    distance = (x.mean - y.mean).square().sum() + x.root.square().sum() + y.root.square().sum() - 2 * cross
+    return distance.clamp(min=0).item()
 
 
 def inception_features(weights: Path, device: torch.device) -> Callable[[Tensor], Tensor]:

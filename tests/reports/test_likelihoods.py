@@ -5,7 +5,7 @@ import torch
 
 from common.estimators import log_marginal
 from common.subsets import named_subsets
-from reports.subset_likelihoods import likelihood_given, likelihoods_by_size
+from reports.likelihoods import likelihood_given, likelihoods_by_size
 from tests.helpers.linear_gaussian import draw, exact_log_p, linear_gaussian
 from tests.helpers.private_latents import private_linear_gaussian
 

@@ -1,0 +1,232 @@
+"""What a model makes of each subset of its modalities: coherence, distances to test images, classes in latents."""
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean, pstdev
+from typing import NamedTuple
+
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from common import distributed
+from common.data.batches import Examples
+from common.errors import require
+from common.multimodal_vae import MultimodalVAE
+from common.subsets import named_subsets
+from common.variational_posteriors.private_latents import latent_parts
+from reports.frechet import Moments, frechet_distance, moments
+from reports.metrics import BATCH_SIZE, Judge
+from reports.tables import Table, percent
+
+Inception = Callable[[Tensor], Tensor]  # images (N, 3, H, W) -> features (N, F)
+SubsetScores = dict[str, dict]  # {"targets": {target: scores}, "latents": scores}; the prior has none of the latter
+N_LINEAR = 500  # training examples of a linear classifier of latents, as in MoPoE's paper
+
+
+class Posteriors(NamedTuple):
+    """The posteriors q(z|x_S) of N labelled examples that lack no modality, for every subset S.
+
+    model: whose posteriors they are.
+    examples: of the model's modalities, on its device.
+    labels: what they show, (N, G) int64, on the CPU.
+    """
+
+    model: MultimodalVAE
+    examples: Examples
+    labels: Tensor
+
+    def point(self, rows: Tensor, given: Sequence[str]) -> Tensor:
+        """The mean of q(z|x_given) for each example in rows (B,): (B, D).
+
+        For a mixture it is the mean of one component, drawn for each example (as in MoPoE's code): the average over the
+        components may be a z that none of them generates.
+        """
+        family, q = self.model.variational_posterior, self.model.posterior(self.examples[rows], given)
+        return family.point(family.drawn_component(q) if given else q)
+
+    @torch.no_grad()
+    def points(self, given: Sequence[str], n: int | None = None) -> Tensor:
+        """The points of the first n examples, by default all, (N, D), on the CPU."""
+        n = min(len(self.examples), n or len(self.examples))
+        return distributed.map_rows(n, BATCH_SIZE, lambda rows: {"z": self.point(rows, given).cpu()})["z"]
+
+
+@torch.no_grad()
+def ssim(test: Posteriors, images: Sequence[str]) -> dict[str, Tensor]:
+    """The structural similarity of images and their reconstructions from `Posteriors.point` given X, and given x_m.
+
+    (Wang et al. 2004, with scikit-image's defaults: windows of 7 x 7 pixels, the mean over channels.) Decoded images
+    are clamped to [0, 1], as pictures show them.
+
+    Args:
+        images: the modalities that are images (B, C, H, W) in [0, 1].
+
+    Returns:
+        {"SOURCE -> TARGET": (N,), similarities in [-1, 1]}, with the source "all" for X, else the target itself.
+    """
+    from skimage.metrics import structural_similarity
+
+    model = test.model
+    images = [name for name in images if name in model.modalities]
+    sources = {"all": (model.modalities, images)} if len(model.modalities) > 1 else {}
+    sources |= {name: ((name,), [name]) for name in images}
+
+    def similarities(x: Tensor, y: Tensor) -> Tensor:
+        pairs = zip(x.clamp(0, 1).cpu().numpy(), y.cpu().numpy(), strict=True)
+        return torch.tensor([structural_similarity(a, b, data_range=1, channel_axis=0) for a, b in pairs])
+
+    def scored(rows: Tensor) -> dict[str, Tensor]:
+        given, columns = test.examples[rows].modalities, {}
+        for source, (names, targets) in sources.items():
+            decoded = model.likelihood.point(model.decode(test.point(rows, names), targets))
+            columns |= {f"{source} -> {name}": similarities(decoded[name], given[name]) for name in targets}
+        return columns
+
+    return distributed.map_rows(len(test.examples), BATCH_SIZE, scored, "SSIM")
+
+
+def scores_by_subset(
+    train: Posteriors, test: Posteriors, judges: Mapping[str, Judge], inception: Inception | None = None
+) -> dict[tuple[str, ...], SubsetScores]:
+    """Scores given every subset of the modalities, by their names; () is the prior.
+
+    They are `scores_given` of the targets, and `linear_accuracies` of the latents.
+
+    Args:
+        judges: by the modality that they judge, others are not scored; those without `features` have no distances.
+        inception: images -> features, see `reports.frechet.inception_features`; None leaves "FID" out.
+    """
+    compared = {target: judge.features for target, judge in judges.items() if judge.features is not None}
+
+    def features(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        found = {f"FD {target}": of_judge(values).cpu() for target, of_judge in compared.items()}
+        return found | ({f"FID {target}": inception(values[target]).cpu() for target in compared} if inception else {})
+
+    @torch.no_grad()
+    def of_test(rows: Tensor) -> dict[str, Tensor]:
+        return features(test.examples[rows].modalities)
+
+    seen = distributed.map_rows(len(test.examples), BATCH_SIZE, of_test, "features")
+    reference = {name: moments(x) for name, x in seen.items()}
+    prior, _ = scores_given(test, judges, features, reference, ())
+    subsets = {(): {"targets": prior, "latents": {}}}
+    for given in named_subsets(test.model.modalities):
+        targets, points = scores_given(test, judges, features, reference, given)
+        subsets[given] = {"targets": targets, "latents": linear_accuracies(train, test, given, points)}
+    return subsets
+
+
+@torch.no_grad()
+def scores_given(
+    test: Posteriors,
+    judges: Mapping[str, Judge],
+    features: Callable[[Mapping[str, Tensor]], dict[str, Tensor]],
+    reference: Mapping[str, Moments],
+    given: Sequence[str],
+) -> tuple[dict[str, dict[str, float]], Tensor]:
+    """Score what is decoded from one z ~ q(z|x_given) for each of N test examples.
+
+    Args:
+        judges: by the name of the target.
+        features: {modality: values} -> what is compared, {"FD TARGET", "FID TARGET": (N, F)}.
+        reference: the moments of the test examples' features.
+        given: the modalities. Without any, z comes from the prior, and there is no coherence.
+
+    Returns:
+        {target: {"coherence", "macro" (shares in [0, 1]), "FD" (Frechet distance of the judge's features), "FID" (that
+        of Inception's, if given)}}, and the points of q(z|x_given), (N, D).
+    """
+    model, family, labels = test.model, test.model.variational_posterior, test.labels[:, 0]
+
+    def scored(rows: Tensor) -> dict[str, Tensor]:
+        q = model.posterior(test.examples[rows], given)
+        z, point = family.sample_and_point(q) if given else (q.sample(), family.point(q))
+        values = model.likelihood.point(model.decode(z))
+        right = {f"right {name}": judge.read(values)[:, 0].cpu() == labels[rows] for name, judge in judges.items()}
+        return right | features(values) | {"point": point.cpu()}
+
+    columns = distributed.map_rows(len(test.examples), BATCH_SIZE, scored, f"given {', '.join(given) or 'nothing'}")
+    scores = {target: {} for target in judges}
+    for target in judges if given else ():
+        right = columns[f"right {target}"].double()
+        by_class = [right[labels == c].mean() for c in labels.unique()]
+        scores[target] = {"coherence": right.mean().item(), "macro": torch.stack(by_class).mean().item()}
+    for name, of_test in reference.items():
+        kind, target = name.split(" ", 1)
+        scores[target][kind] = frechet_distance(moments(columns[name]), of_test)
+    return scores, columns["point"]
+
+
+def linear_accuracies(train: Posteriors, test: Posteriors, given: Sequence[str], points: Tensor) -> dict[str, float]:
+    """How often a logistic regression tells the label from the point of q(z|x_given), on test examples.
+
+    It is fitted to the first `N_LINEAR` training examples (Sutter et al. 2021; their code draws them with replacement).
+
+    Args:
+        points: of the test examples, (N, D).
+
+    Returns:
+        {"linear accuracy"} from the shared latents, in [0, 1]; if the model has private ones, also {"linear accuracy,
+        private"}, from those of all modalities together.
+
+    Raises:
+        InputError: the training examples show only one label.
+    """
+    labels, expected = train.labels[:N_LINEAR, 0], test.labels[:, 0]
+    require(len(labels.unique()) > 1, "the linear accuracy needs training examples of two labels: raise --limit")
+    z, accuracies = train.points(given, N_LINEAR), {}
+    for which, part in latent_parts(test.model.n_shared).items():
+        fitted = LogisticRegression(max_iter=1000).fit(z[:, part], labels)
+        accuracies[f"linear accuracy{which}"] = float(fitted.score(points[:, part], expected))
+    return accuracies
+
+
+def scores_by_size(subsets: Mapping[tuple[str, ...], SubsetScores]) -> dict[int, dict[str, float]]:
+    """Scores by the number of modalities that are given, {number: {score: value}}; 0 is the prior.
+
+    "coherence" and "macro", in [0, 1], are means over the subsets of a size and the targets that are not given;
+    "spread" is the standard deviation of "coherence" over the subsets; "given targets" is the coherence of given
+    targets. "FD" is a mean over targets that are not given. "FID" is a mean over all targets, given ones too; it
+    decodes one image for each test example (MMVAE+'s code). Both leave out targets whose judges have no features. The
+    scores of `linear_accuracies` are means over the subsets.
+    """
+    rows = {}
+    for given, scores in subsets.items():
+        targets = scores["targets"]
+        inside = [x for name, x in targets.items() if name in given]
+        outside = [x for name, x in targets.items() if name not in given]
+        row = {"given targets": _means(inside)["coherence"]} if inside else {}
+        row |= _means(outside) | {name: x for name, x in _means([*targets.values()]).items() if name == "FID"}
+        rows.setdefault(len(given), []).append(row | scores["latents"])
+    sizes = {}
+    for size, of_size in rows.items():
+        sizes[size] = _means(of_size)
+        if "coherence" in sizes[size]:
+            sizes[size]["spread"] = pstdev([row["coherence"] for row in of_size if "coherence" in row])
+    return sizes
+
+
+def _means(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each score over those that have it."""
+    names = dict.fromkeys(name for x in scores for name in x)
+    return {name: fmean([x[name] for x in scores if name in x]) for name in names}
+
+
+def by_size_table(sizes: Mapping[int, Mapping[str, float]]) -> Table:
+    """The table of what is generated and what latents hold by the number of given modalities."""
+    distances = [name for name in ("FD", "FID") if name in sizes[0]]
+    accuracies = [name for name in ("linear accuracy", "linear accuracy, private") if name in sizes[1]]
+    columns, rows = ("coherence", "macro", "spread", "given targets", *accuracies, *distances), []
+    for n, scores in sizes.items():
+        shown = {c: f"{x:.2f}" if c in distances else percent(x) for c, x in scores.items()}
+        rows.append([str(n), *(shown.get(c, "") for c in columns)])
+    head = ["modalities given", *(c if c in distances else f"{c}, %" for c in columns)]
+    notes = (
+        "Coherence: mean over subsets and over the targets that are not given; macro: the same with equal weights of "
+        "the classes; spread: the standard deviation of coherence over subsets; given targets: coherence of the "
+        "modalities that are given. Linear accuracy: from the shared latents. FD: Frechet distance between the judges' "
+        "features of decoded and of test images; with 0 given, z comes from the prior."
+    )
+    if "FID" in distances:
+        notes += " FID: the same of Inception's features, mean over all targets, those that are given too."
+    return Table("by_size", {str(n): dict(x) for n, x in sizes.items()}, head, rows, notes=notes)
