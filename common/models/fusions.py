@@ -94,7 +94,6 @@ class Fusion(NamedTuple):
         `UnstructuredStrategy`).
     exists: family -> whether the fusion exists for it.
     why: why it does not exist for other families.
-    equation: q(z|x_S), in LaTeX.
     posterior: the family's module, the model's latents, its encoders -> the module that makes q(z|x_S) of what the
         strategy gives. Raises InputError for latents or encoders that the fusion cannot have.
     is_mixture: whether the posterior is a mixture of the family's members.
@@ -106,7 +105,6 @@ class Fusion(NamedTuple):
     strategy: Callable[[Family, Sequence[str]], Strategy] | None
     exists: Callable[[Family], bool]
     why: str
-    equation: str
     posterior: Callable[[Posterior, Latents, Mapping[str, nn.Module]], nn.Module] = unchanged
     is_mixture: bool = False
     joint_encoder: bool = False
@@ -121,35 +119,30 @@ def stands_alone(family: Family) -> bool:
     return family.has_density and not family.only_mixed
 
 
-SUBSETS = r"q(z|X) = \frac1{2^{|X|} - 1} \sum_{\emptyset \neq A \subseteq X} q_A, \qquad q(z|x_S) = q_S, \qquad "
 FUSIONS = {
     "poe": Fusion(
         summary="product of experts and prior (MVAE: Wu & Goodman 2018, arXiv 1802.05335)",
         strategy=lambda family, encoders: family.product(),
         exists=lambda family: family.product is not None,
         why="products exist for gaussian, vmf and ebm experts, choose one of these, or moe",
-        equation=r"q(z|x_S) \propto p(z) \prod_{m \in S} q_m(z|x_m)",
     ),
     "product": Fusion(
         summary="product of experts without the prior (MVTCAE: Hwang et al. 2021, NeurIPS)",
         strategy=lambda family, encoders: GaussianProductStrategy(),
         exists=lambda family: family.is_gaussian,
         why="it needs Gaussian experts",
-        equation=r"q(z|x_S) \propto \prod_{m \in S} q_m(z|x_m)",
     ),
     "quotient": Fusion(
         summary="quotient of posteriors (MVAE-Q: Wu & Goodman 2018, eq. 3)",
         strategy=lambda family, encoders: GaussianQuotientStrategy(),
         exists=lambda family: family.is_gaussian,
         why="only Gaussians have this quotient",
-        equation=r"q(z|x_S) \propto p(z)^{1 - |S|} \prod_{m \in S} q(z|x_m)",
     ),
     "moe": Fusion(
         summary="mixture of experts (Wang et al. 2016, arXiv 1610.03454; MMVAE: Shi et al. 2019, arXiv 1911.03393)",
         strategy=lambda family, encoders: MoeStrategy(),
         exists=lambda family: family.has_density,
         why="energy-based experts are only multiplied",
-        equation=r"q(z|x_S) = \frac1{|S|} \sum_{m \in S} q_m(z|x_m)",
         posterior=mixture,
         is_mixture=True,
     ),
@@ -158,7 +151,6 @@ FUSIONS = {
         strategy=lambda family, encoders: MoeStrategy(),
         exists=lambda family: family.private_latents,
         why="a modality's private latents need their own parameters in the experts and in the prior",
-        equation=r"q(z|x_S) = \frac1{|S|} \sum_{m \in S} q_m(z|x_m)",
         posterior=private_latents_mixture,
         is_mixture=True,
         auxiliary=True,
@@ -168,7 +160,6 @@ FUSIONS = {
         strategy=lambda family, encoders: MopoeStrategy(family.product()),
         exists=lambda family: family.product is not None and family.has_density,
         why="the products that it mixes leave the family, or have no density in closed form",
-        equation=SUBSETS + r"q_A \propto p(z) \prod_{m \in A} q_m(z|x_m)",
         posterior=mixture,
         is_mixture=True,
     ),
@@ -177,7 +168,6 @@ FUSIONS = {
         strategy=lambda family, encoders: PublishedMopoeStrategy(),
         exists=lambda family: family.is_gaussian,
         why="MoPoE's code has Gaussian experts",
-        equation=SUBSETS + r"q_A \propto p(z)^{[|A| = M]} \prod_{m \in A} q_m(z|x_m)",
         posterior=mixture,
         is_mixture=True,
     ),
@@ -186,7 +176,6 @@ FUSIONS = {
         strategy=lambda family, encoders: OwnExpertStrategy(encoders),
         exists=stands_alone,
         why=NOT_ALONE,
-        equation=r"q(z|x_S) \text{ from a network on } x_S",
         posterior=without_sets,
     ),
     "joint": Fusion(
@@ -194,7 +183,6 @@ FUSIONS = {
         strategy=lambda family, encoders: OwnExpertStrategy(encoders),
         exists=stands_alone,
         why=NOT_ALONE,
-        equation=r"q(z|X) \text{ from a network on } X, \quad q(z|x_m) \text{ from one on } x_m",
         posterior=without_sets,
         joint_encoder=True,
     ),
@@ -204,8 +192,6 @@ FUSIONS = {
         strategy=lambda family, encoders: JointFlowsStrategy(encoders),
         exists=lambda family: family.is_gaussian,
         why="the bases of its flows, and its joint posterior, are Gaussian",
-        equation=r"q(z|X) \text{ from a network on } X, \quad q(z|x_S) \propto p(z)^{1 - |S|} \prod_{m \in S} q_m(z), "
-        r"\quad q_m(z) = N(f_m(z); \mu_m, \sigma_m^2) |\det \partial f_m / \partial z|",
         posterior=joint_flows,
         joint_encoder=True,
     ),
@@ -214,14 +200,12 @@ FUSIONS = {
         strategy=None,
         exists=stands_alone,
         why=NOT_ALONE,
-        equation=r"q(z|x_S) \text{ from a network on the sum of the encodings of } x_m, m \in S",
     ),
     "unstructured": Fusion(
         summary="one posterior from one network on all values, zeros where absent, and the mask: a baseline",
         strategy=None,
         exists=stands_alone,
         why=NOT_ALONE,
-        equation=r"q(z|x_S) \text{ from one network on } x_S \text{ and } S",
     ),
 }
 

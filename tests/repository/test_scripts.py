@@ -10,7 +10,6 @@ SCRIPTS = {
     for folder in ("mnist", "fashionmnist", "multimnist", "celeba", "celeba19", "vision", "translation")
     for script in ("train", "sample", "loglike", "analyse")
 } | {
-    "reports/models_page.py",
     "tools/publish.py",
     "vision/setup.py",
     "multimnist/generate.py",

@@ -22,7 +22,7 @@ from common.models.fusions import FUSIONS, check_fusion
 from common.objectives import EnergyIwaeElbo, IwaeElbo, MmvaeElbo
 from common.objectives.registry import OBJECTIVES, ObjectiveRecord, check_objective, make_objective, objectives_of
 from common.variational_strategies import SetStrategy, UnstructuredStrategy
-from reports import models_page
+from reports import what_exists
 from tests.helpers.fusions import learns_prior
 from training.model_options import ObjectiveOptions
 
@@ -271,7 +271,7 @@ MINE = ObjectiveRecord(IwaeElbo, ("poe", "set"), "my-own-bound", WHY, options={"
 def test_a_record_alone_makes_an_objective(monkeypatch):
     monkeypatch.setitem(OBJECTIVES, "mine", MINE)
     assert objectives_of("poe")[-1] == "mine" and "mine" not in objectives_of("moe")
-    table = models_page.objectives_table()
+    table = what_exists.objectives_table()
     assert "| `mine` | yes |" in table and "| my-own-bound |" in table
     checked("poe", "gaussian", "mine", K=4)
     with pytest.raises(InputError, match="--obj mine is for products, as we showed: --fusion moe has elbo"):
@@ -337,7 +337,7 @@ DEFAULTS = {  # of the first model with each fusion
 
 
 def test_the_table_says_what_exists():
-    head, line, *rows = models_page.objectives_table().splitlines()
+    head, line, *rows = what_exists.objectives_table().splitlines()
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in (head, *rows)]
     assert cells[0][1:-2] == [f"`{fusion}`" for fusion in FUSIONS] and set(line) == set("|-")
     assert [row[0] for row in cells[1:]] == [f"`{name}`" for name in OBJECTIVES]
