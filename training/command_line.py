@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import io
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -128,9 +130,22 @@ def parse(
 
 
 def _read(config: Any, args: Sequence[str], default: RunConfig | None = None) -> Any:  # noqa: ANN401
-    """What tyro reads. An option that may be None has a placeholder, or flags, as if it may not."""
-    options = {} if default is None else {"default": default}
-    return tyro.cli(config, args=args, description="", config=(tyro.conf.DisallowNone,), **options)
+    """What tyro reads. An option that may be None has a placeholder, or flags, as if it may not.
+
+    Raises:
+        InputError: what tyro prints in a box, from its title to the line that begins its help.
+    """
+    options, printed = {} if default is None else {"default": default}, io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed):
+            return tyro.cli(config, args=args, description="", config=(tyro.conf.DisallowNone,), **options)
+    except SystemExit as ended:
+        if not ended.code:
+            raise
+        _, *lines = printed.getvalue().splitlines()
+        said = [line.strip("│ ") for line in lines]
+        message = " ".join(itertools.takewhile(lambda line: line.strip("─╰╯"), said))
+        raise InputError(f"{message.rstrip('.')}: see {Path(sys.argv[0]).name} --help") from None
 
 
 def _print_description(description: str | None, paper: RunConfig | None, demo: RunConfig | None) -> None:

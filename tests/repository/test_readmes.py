@@ -25,6 +25,7 @@ import mnist_svhn.classifier
 import multimnist.data
 import polymnist.train
 from common import checkpoints
+from common.errors import InputError
 from common.models import choices
 from common.models.fusions import FUSIONS
 from common.objectives.registry import form_of, with_default
@@ -178,7 +179,7 @@ def test_each_folder_has_the_commands_of_its_original():
 
 
 @pytest.mark.parametrize("readme", READMES)
-def test_commands_of_the_readmes_are_read(readme, capsys):
+def test_commands_of_the_readmes_are_read(readme):
     """By the scripts' own parsers and checks; a command that reads a run comes after the training that saves it."""
     commands, saved = [*readme_commands(readme)], set()
     for folder, (script, *args) in [*commands, *translated_commands(readme)]:
@@ -193,8 +194,8 @@ def test_commands_of_the_readmes_are_read(readme, capsys):
             args = [arg for arg in args if arg not in ("--pre-trained", args[args.index("--pre-trained") + 1])]
         try:
             given = parse(config, args=args, **named)
-        except SystemExit:
-            pytest.fail(f"{readme}: {folder / script} {' '.join(args)}\n{capsys.readouterr().err}")
+        except InputError as error:
+            pytest.fail(f"{readme}: {folder / script} {' '.join(args)}\n{error}")
         if hasattr(given, "check"):
             given.check()
         if isinstance(given, RunConfig):

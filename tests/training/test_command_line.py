@@ -162,7 +162,8 @@ def test_the_demos_importance_samples_are_for_its_objective_alone():
 def test_values_that_are_none_of_the_choices_are_refused(args, capsys):
     with pytest.raises(SystemExit, match="^2$"):
         parsed(mnist_train, *args)
-    assert args[0].split("=")[0] in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and args[0].split("=")[0] in error
 
 
 @pytest.mark.parametrize(("weights", "expected"), [("train", "train"), ("net.pth", Path("net.pth"))])
