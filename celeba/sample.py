@@ -121,6 +121,7 @@ def given_by(config: Config, asked: Mapping[str, int], model: MultimodalVAE) -> 
     return Given(inputs, names, title, beside)
 
 
+@torch.no_grad()
 def draw(model: MultimodalVAE, folder: Path, train: Examples, valid: Examples | None) -> None:
     """Save the pictures of a training run: samples from the prior and given each attribute, and reconstructions."""
     if not model.modality["image"].given:
@@ -128,18 +129,13 @@ def draw(model: MultimodalVAE, folder: Path, train: Examples, valid: Examples | 
     examples = (valid or train).take(slice(32))
     sampling.reconstructions(folder / "reconstructions.png", model, examples, FACES, "attributes")
     if len(model.modalities) > 1:
-        conditional(model, folder / "conditional.png")
-
-
-@torch.no_grad()
-def conditional(model: MultimodalVAE, path: Path) -> None:
-    """Save a row of 8 samples for each attribute."""
-    rows, give = [], giver(model)
-    for name in ATTRIBUTES:
-        inputs = give({name: 1}, COLUMNS)
-        z = model.posterior(inputs).sample()
-        rows.append(model.decode(z, ["image"], inputs)["image"].mean)
-    plots.image_grid(path, torch.stack(rows), ATTRIBUTES, title="samples given the attribute")
+        rows, give = [], giver(model)
+        for name in ATTRIBUTES:
+            inputs = give({name: 1}, COLUMNS)
+            z = model.posterior(inputs).sample()
+            rows.append(model.decode(z, ["image"], inputs)["image"].mean)
+        title = "samples given the attribute"
+        plots.image_grid(folder / "conditional.png", torch.stack(rows), ATTRIBUTES, title=title)
 
 
 def giver(model: MultimodalVAE) -> Callable[[Mapping[str, int], int], dict[str, Tensor]]:

@@ -243,7 +243,9 @@ def report(figures: dict[str, dict], features: str, config: Config, n: int) -> N
     title, data = tables.data_scored(config, "cub", about(config), n, "test pair")
     shown = [correlation_table(figures["correlations"], features, config, title)]
     if "coherence" in figures:
-        shown.append(coherence_table(figures["coherence"]))
+        head = ("what captions say of birds", "right, %", "attributes a caption")
+        rows = [(name, tables.percent(x["right"]), f"{x['named']:.2f}") for name, x in figures["coherence"].items()]
+        shown.append(tables.Table("coherence", figures["coherence"], head, rows))
     shown += [kl_table(figures["nats"], "cub"), tables.parameter_table(figures["parameters"], "cub")]
     chosen = ("n_samples", "seed", "components", "feature_components")
     settings = {"n_examples": n, "features": features} | {name: getattr(config, name) for name in chosen}
@@ -269,13 +271,6 @@ def correlation_table(correlations: tables.Estimates, about: str, config: Config
     head = (scored, "correlation", "standard error", "share of ground truth", "paper †", "share of the paper's")
     figures = {f"correlation, {name}": x for name, x in correlations.items()}
     return tables.Table("estimates", figures, head, rows, notes=notes)
-
-
-def coherence_table(coherence: dict[str, dict[str, float | None]]) -> tables.Table:
-    """The table of the attributes that captions name, and of how many of them are right."""
-    head = ("what captions say of birds", "right, %", "attributes a caption")
-    rows = [(name, tables.percent(row["right"]), f"{row['named']:.2f}") for name, row in coherence.items()]
-    return tables.Table("coherence", coherence, head, rows)
 
 
 if __name__ == "__main__":
