@@ -1,7 +1,8 @@
 """Networks of the models on CUB (layers of the MMVAE authors' models/vae_cub_image.py, vae_cub_sent.py and _ft.py)."""
 
 from itertools import pairwise
-from typing import Any, Protocol
+from types import SimpleNamespace
+from typing import Any
 
 from torch import nn
 
@@ -32,21 +33,7 @@ class Options(NetworkOptions):
     feature_network: dict[str, Any] | None = None
 
 
-class Config(Protocol):
-    """The options that `build` reads."""
-
-    n_latents: int  # shared latents, if there are private ones too
-    n_private: int | None
-    n_clusters: int | None
-    learn_prior: bool
-    llik_scaling: float  # weight of the image or feature; 0: the caption's length over its dimensions
-    model: str
-    fusion: str
-    posterior: str
-    vocabulary: list[str] | None  # None: the authors', whose words are unknown
-
-
-def build(config: Config) -> MultimodalVAE:
+def build(config: SimpleNamespace) -> MultimodalVAE:
     """Model of image (B, 3, 64, 64) in [0, 1] or feature (B, 2048), and of caption (B, 32) int64, or of one of them."""
     names, wide, n_private = MODELS[config.model].modalities, MODELS[config.model].wide, config.n_private or 0
     d = config.n_latents + n_private

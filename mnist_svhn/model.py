@@ -1,7 +1,8 @@
 """Networks of the models on MNIST-SVHN (layers of the MMVAE authors' models/vae_mnist.py and vae_svhn.py)."""
 
 from itertools import pairwise
-from typing import Any, Protocol
+from types import SimpleNamespace
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -30,20 +31,7 @@ class Options(NetworkOptions):
     prior_and_posterior: Name | None = None
 
 
-class Config(Protocol):
-    """The options that `build` reads."""
-
-    n_latents: int  # shared latents, if there are private ones too
-    n_private: tuple[int, int] | None  # latents of mnist and of svhn alone
-    n_clusters: int | None
-    num_hidden_layers: int
-    learn_prior: bool
-    llik_scaling: float  # weight of mnist; 0: svhn's number of dimensions divided by mnist's
-    model: str
-    prior_and_posterior: str
-
-
-def build(config: Config) -> MultimodalVAE:
+def build(config: SimpleNamespace) -> MultimodalVAE:
     """Model of mnist (B, 1, 28, 28) and svhn (B, 3, 32, 32), both in [0, 1], or of one of them."""
     d, h = config.n_latents, config.num_hidden_layers
     family = FAMILY_OF[config.prior_and_posterior]
