@@ -41,9 +41,11 @@ def build(config: SimpleNamespace) -> MultimodalVAE:
     n_words = AUTHORS_WORDS if config.vocabulary is None else len(config.vocabulary)
     encoder, decoder = {}, {}
     if "image" in names:
-        encoder["image"], decoder["image"] = image_encoder(heads), image_decoder(d)
+        encoder["image"] = image_features().append(SplitLinearLayer(N_IMAGE_FLAT, heads))
+        decoder["image"] = image_decoder(d)
     if "feature" in names:
-        encoder["feature"], decoder["feature"] = feature_encoder(heads), feature_decoder(d)
+        encoder["feature"] = feature_features().append(SplitLinearLayer(N_JOINT, heads))
+        decoder["feature"] = feature_decoder(d)
     if "caption" in names:
         encoder["caption"] = caption_encoder(n_words, heads, wide)
         embedding = encoder["caption"][0]
@@ -72,11 +74,6 @@ def build(config: SimpleNamespace) -> MultimodalVAE:
     )
 
 
-def image_encoder(heads: tuple[int, ...]) -> nn.Sequential:
-    """Image (N, 3, 64, 64) -> the posterior's parameters, (N, D) each."""
-    return image_features().append(SplitLinearLayer(N_IMAGE_FLAT, heads))
-
-
 def image_features() -> nn.Sequential:
     """Image (N, 3, 64, 64) -> features (N, N_IMAGE_FLAT)."""
     return nn.Sequential(
@@ -92,11 +89,6 @@ def image_decoder(n_latents: int) -> nn.Sequential:
         *(layer for n, m in pairwise((512, 256, 128, 64)) for layer in (ConvTranspose2d(n, m, 4, 2, 1), nn.ReLU())),
         *(ConvTranspose2d(64, 3, 4, 2, 1), nn.Sigmoid()),
     )
-
-
-def feature_encoder(heads: tuple[int, ...]) -> nn.Sequential:
-    """Feature (N, 2048) -> the posterior's parameters, (N, D) each."""
-    return feature_features().append(SplitLinearLayer(N_JOINT, heads))
 
 
 def feature_features() -> nn.Sequential:

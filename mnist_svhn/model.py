@@ -38,12 +38,12 @@ def build(config: SimpleNamespace) -> MultimodalVAE:
     names = (config.model,) if config.model in ("mnist", "svhn") else ("mnist", "svhn")
     n_own = dict(zip(names, config.n_private or (0,) * len(names), strict=True))
     heads = {name: (d + n_own[name],) * FAMILIES[family].n_params for name in names}
-    encoder = {"mnist": lambda: mnist_encoder(heads["mnist"], h), "svhn": lambda: svhn_encoder(heads["svhn"])}
-    encoders = {name: encoder[name]() for name in names}
+    features = {"mnist": lambda: mnist_features(h), "svhn": svhn_features}
+    widths = {"mnist": N_HIDDEN, "svhn": N_SVHN_FLAT}
+    encoders = {name: features[name]().append(SplitLinearLayer(widths[name], heads[name])) for name in names}
     if FUSIONS[MODELS[config.model].fusion].joint_encoder:
         svhn = nn.Sequential(*svhn_features(), nn.Linear(N_SVHN_FLAT, N_HIDDEN), nn.ReLU())
-        features = {"mnist": mnist_features(h), "svhn": svhn}
-        encoders["mnist,svhn"] = JointEncoder(features, N_HIDDEN, heads["mnist"])
+        encoders["mnist,svhn"] = JointEncoder({"mnist": mnist_features(h), "svhn": svhn}, N_HIDDEN, heads["mnist"])
     decoder = {"mnist": lambda: mnist_decoder(d + n_own["mnist"], h), "svhn": lambda: svhn_decoder(d + n_own["svhn"])}
     weights = {"mnist": config.llik_scaling or N_SVHN / N_MNIST, "svhn": 1.0} if len(names) > 1 else {}
     return VAE(
@@ -68,11 +68,6 @@ class Clamp(nn.Module):
         return x.clamp(1e-6, 1 - 1e-6)
 
 
-def mnist_encoder(heads: tuple[int, ...], n_hidden_layers: int) -> nn.Sequential:
-    """Image (N, 1, 28, 28) -> the posterior's parameters, (N, D) each."""
-    return mnist_features(n_hidden_layers).append(SplitLinearLayer(N_HIDDEN, heads))
-
-
 def mnist_features(n_hidden_layers: int) -> nn.Sequential:
     """Image (N, 1, 28, 28) -> features (N, N_HIDDEN)."""
     return nn.Sequential(nn.Flatten(), *hidden_layers(N_MNIST, n_hidden_layers))
@@ -90,11 +85,6 @@ def hidden_layers(n_inputs: int, n: int) -> list[nn.Module]:
     """n linear layers with N_HIDDEN outputs, each followed by a ReLU."""
     sizes = [n_inputs] + n * [N_HIDDEN]
     return [layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), nn.ReLU())]
-
-
-def svhn_encoder(heads: tuple[int, ...]) -> nn.Sequential:
-    """Image (N, 3, 32, 32) -> the posterior's parameters, (N, D) each."""
-    return svhn_features().append(SplitLinearLayer(N_SVHN_FLAT, heads))
 
 
 def svhn_features() -> nn.Sequential:
