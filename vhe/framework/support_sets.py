@@ -149,7 +149,9 @@ class SupportSets:
             "both need the same latent variables",
         )
         for transform in self.transforms:
-            self._check_transform(transform)
+            unknown = ", ".join(name for name in transform.share_labels if name not in labels)
+            require(not unknown, f"share_labels of a transform names {unknown}: the labels are {', '.join(labels)}")
+            require(len(transform.args) > 0, "a transform has no args: give one for each version")
         self.groups: dict[str, Groups] = {}
         self.sizes: dict[str, Tensor] = {}  # {latent: the size of each example's group, (N,)}
         self.excluded: dict[str, bool] = {}  # {latent: whether its support sets leave the target out}
@@ -184,10 +186,8 @@ class SupportSets:
             the rows of the data (B, 1 + sum of k), the example itself first and then its support sets; their versions
             by transform, each of the same shape.
         """
-        target_versions = [
-            torch.randint(len(t.args), (len(index), 1), device=self.device, generator=self.generator)
-            for t in self.transforms
-        ]
+        draws = {"size": (len(index), 1), "device": self.device, "generator": self.generator}
+        target_versions = [torch.randint(len(transform.args), **draws) for transform in self.transforms]
         rows, versions = [index[:, None]], [target_versions]
         for name in self.k_shot:
             set_rows, set_versions = self._draw(name, index, target_versions)
@@ -204,14 +204,6 @@ class SupportSets:
         target, *inputs = in_sets(x, [1, *self.k_shot.values()])
         target = target.squeeze(1) if isinstance(target, Tensor) else [x for (x,) in target]
         return Batch(target, dict(zip(self.k_shot, inputs, strict=True)), sizes)
-
-    def _check_transform(self, transform: Transform) -> None:
-        unknown = [name for name in transform.share_labels if name not in self.labels]
-        require(
-            not unknown,
-            f"share_labels of a transform names {', '.join(unknown)}: the labels are {', '.join(self.labels)}",
-        )
-        require(len(transform.args) > 0, "a transform has no args: give one for each version")
 
     def _group(self, name: str, labels: Any) -> None:  # noqa: ANN401 (whatever NumPy takes)
         """Group the examples by the labels of a latent variable; InputError unless all groups are large enough."""
@@ -288,7 +280,7 @@ class DataLoader:
     """
 
     def __init__(
-        self, data: Examples, labels: Mapping[str, Any], k_shot: Mapping[str, int], batch_size: int, **options: Any
+        self, data: Examples, labels: Mapping[str, Any], k_shot: Mapping[str, int], batch_size: int, **options: object
     ) -> None:
         require(batch_size > 0, f"batch_size must be positive, not {batch_size}")
         self.examples = SupportSets(data, labels, k_shot, **options)
