@@ -14,8 +14,8 @@ class HomoencoderObjective(Objective):
     """The objective of the VHE (Hewitt et al. 2018, Algorithm 1), of the Neural Statistician (Edwards & Storkey 2017),
     or one between them.
 
-    The Neural Statistician's is a lower bound of log p(D)/|D|, as if the support sets were the data. Two steps lead from
-    there to the VHE's; "resample" and "rescale" take one of them.
+    The Neural Statistician's is a lower bound of log p(D)/|D|, as if the support sets were the data. Two steps lead
+    from there to the VHE's; "resample" and "rescale" take one of them.
 
     Attributes:
         resample: whether x is drawn independently of the support set of c; if not, it is an image of that support set.
