@@ -2,7 +2,7 @@
 
 from functools import partial
 from itertools import pairwise
-from typing import Protocol
+from types import SimpleNamespace
 
 from torch import nn
 
@@ -18,17 +18,7 @@ WIDTH = 512
 MODELS_BY_FUSION = {"poe": "mvae", "moe": "bivcca", "mopoe": "mopoe"}  # checkpoints older than --model name the fusion
 
 
-class Config(Protocol):
-    """The options that determine the networks."""
-
-    n_latents: int
-    n_private: int | None
-    n_clusters: int | None
-    model: str
-    posterior: str
-
-
-def build(config: Config) -> MultimodalVAE:
+def build(config: SimpleNamespace) -> MultimodalVAE:
     """Build the model of image (B, 3, 64, 64) in [0, 1] and attrs (B, 18), 0 or 1; --model vae has the image alone."""
     networks = Networks(
         encoder={"image": partial(image_encoder, 3), "attrs": attrs_encoder},

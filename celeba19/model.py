@@ -1,6 +1,6 @@
 """Networks of MVAE on CelebA with an expert for each attribute (layers of the authors' celeba19/model.py)."""
 
-from typing import Protocol
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +14,6 @@ from common.models import VAE, MultimodalVAE
 from common.models.families import FAMILIES
 
 N = len(ATTRIBUTES)
-
-
-class Config(Protocol):
-    """The options that determine the networks."""
-
-    n_latents: int
-    fusion: str
-    posterior: str
 
 
 class AttributeEncoders(nn.Module):
@@ -46,7 +38,7 @@ class AttributeEncoders(nn.Module):
         return params.split(self.out_features, dim=-1)
 
 
-def build(config: Config) -> MultimodalVAE:
+def build(config: SimpleNamespace) -> MultimodalVAE:
     """Build the model of image (B, 3, 64, 64) in [0, 1] and each attribute (B,), 0 or 1."""
     d = config.n_latents
     heads = (d,) * FAMILIES[config.posterior].n_params

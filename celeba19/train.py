@@ -15,10 +15,9 @@ from typing import Literal
 from celeba import train
 from celeba19.data import load, load_train
 from celeba19.model import build
-from celeba19.objective import AuthorsElbo
 from common.errors import require
 from common.multimodal_vae import MultimodalVAE
-from common.objectives import Objective
+from common.objectives import MvaeElbo, Objective
 from training import Experiment, objective_of, run, run_from_command_line
 from training.model_options import fusion_option
 
@@ -51,6 +50,14 @@ class Config(train.FusionConfig):
         of_mvae = self.obj in (None, "mvae") and self.fusion == "poe"
         given = f"(got --obj {self.obj or 'default'} and --fusion {self.fusion})"
         require(self.weighting == "every" or of_mvae, f"--weighting authors needs --obj mvae and --fusion poe {given}")
+
+
+class AuthorsElbo(MvaeElbo):
+    """MvaeElbo with the weights that the authors' celeba19/train.py passes on."""
+
+    def weight(self, name: str, subset: str) -> float:
+        """Return a modality's weight in the term of a subset: lambda in the joint and the image's term, else 1."""
+        return self.weights[name] if subset in ("joint", "image") else 1.0
 
 
 PAPER = Config(epochs=100, annealing_epochs=20, lr=1e-4, lambda_attrs=10.0)

@@ -1,7 +1,8 @@
 """Networks of the models on CUB (layers of the MMVAE authors' models/vae_cub_image.py, vae_cub_sent.py and _ft.py)."""
 
 from itertools import pairwise
-from typing import Any, Protocol
+from types import SimpleNamespace
+from typing import Any
 
 from torch import nn
 
@@ -32,21 +33,7 @@ class Options(NetworkOptions):
     feature_network: dict[str, Any] | None = None
 
 
-class Config(Protocol):
-    """The options that `build` reads."""
-
-    n_latents: int  # shared latents, if there are private ones too
-    n_private: int | None
-    n_clusters: int | None
-    learn_prior: bool
-    llik_scaling: float  # weight of the image or feature; 0: the caption's length over its dimensions
-    model: str
-    fusion: str
-    posterior: str
-    vocabulary: list[str] | None  # None: the authors', whose words are unknown
-
-
-def build(config: Config) -> MultimodalVAE:
+def build(config: SimpleNamespace) -> MultimodalVAE:
     """Model of image (B, 3, 64, 64) in [0, 1] or feature (B, 2048), and of caption (B, 32) int64, or of one of them."""
     names, wide, n_private = MODELS[config.model].modalities, MODELS[config.model].wide, config.n_private or 0
     d = config.n_latents + n_private
@@ -54,9 +41,11 @@ def build(config: Config) -> MultimodalVAE:
     n_words = AUTHORS_WORDS if config.vocabulary is None else len(config.vocabulary)
     encoder, decoder = {}, {}
     if "image" in names:
-        encoder["image"], decoder["image"] = image_encoder(heads), image_decoder(d)
+        encoder["image"] = image_features().append(SplitLinearLayer(N_IMAGE_FLAT, heads))
+        decoder["image"] = image_decoder(d)
     if "feature" in names:
-        encoder["feature"], decoder["feature"] = feature_encoder(heads), feature_decoder(d)
+        encoder["feature"] = feature_features().append(SplitLinearLayer(N_JOINT, heads))
+        decoder["feature"] = feature_decoder(d)
     if "caption" in names:
         encoder["caption"] = caption_encoder(n_words, heads, wide)
         embedding = encoder["caption"][0]
@@ -85,11 +74,6 @@ def build(config: Config) -> MultimodalVAE:
     )
 
 
-def image_encoder(heads: tuple[int, ...]) -> nn.Sequential:
-    """Image (N, 3, 64, 64) -> the posterior's parameters, (N, D) each."""
-    return image_features().append(SplitLinearLayer(N_IMAGE_FLAT, heads))
-
-
 def image_features() -> nn.Sequential:
     """Image (N, 3, 64, 64) -> features (N, N_IMAGE_FLAT)."""
     return nn.Sequential(
@@ -105,11 +89,6 @@ def image_decoder(n_latents: int) -> nn.Sequential:
         *(layer for n, m in pairwise((512, 256, 128, 64)) for layer in (ConvTranspose2d(n, m, 4, 2, 1), nn.ReLU())),
         *(ConvTranspose2d(64, 3, 4, 2, 1), nn.Sigmoid()),
     )
-
-
-def feature_encoder(heads: tuple[int, ...]) -> nn.Sequential:
-    """Feature (N, 2048) -> the posterior's parameters, (N, D) each."""
-    return feature_features().append(SplitLinearLayer(N_JOINT, heads))
 
 
 def feature_features() -> nn.Sequential:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from common.checkpoints import load_config
 from common.errors import InputError, require
@@ -12,16 +12,8 @@ from cub.captions import Vocabulary, read_vocabulary
 from cub.data import Birds, load
 from cub.feature_files import about
 from cub.model import AUTHORS_WORDS
-from cub.options import MODELS, WordOptions
+from cub.options import MODELS, BirdOptions, WordOptions
 from reports.options import ModelConfig
-
-
-class FeatureSource(Protocol):
-    """The options that say which features are used."""
-
-    demo: bool
-    data_dir: Path
-    cache_dir: Path | None
 
 
 @dataclass
@@ -86,7 +78,7 @@ def load_birds(split: str, model: MultimodalVAE, vocabulary: Vocabulary, config:
     return load(split, config, "feature", vocabulary)
 
 
-def network_behind(config: FeatureSource) -> dict[str, Any]:
+def network_behind(config: BirdOptions) -> dict[str, Any]:
     """Description of the network that makes the features of the birds (`cub.feature_files.about`)."""
     return {"weights": "correlograms of colours"} if config.demo else about(config.cache_dir or config.data_dir)
 

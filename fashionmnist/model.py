@@ -1,15 +1,17 @@
 """Networks of the models on FashionMNIST (layers of the authors' fashionmnist/model.py); mnist has the label's."""
 
+from types import SimpleNamespace
+
 from torch import nn
 
 from common.checkpoints.authors_files import layer
 from common.encoders_decoders import swish_mlp
 from common.encoders_decoders.convolutions import Conv2d, ConvTranspose2d
 from common.models import MultimodalVAE
-from mnist.model import WIDTH, Config, assemble
+from mnist.model import WIDTH, assemble
 
 
-def build(config: Config) -> MultimodalVAE:
+def build(config: SimpleNamespace) -> MultimodalVAE:
     """Build the model of image (B, 1, 28, 28) in [0, 1] and text (B,), the class; --model vae has the image alone."""
     return assemble(config, image_features, image_decoder)
 

@@ -149,12 +149,8 @@ def main(config: Config) -> list[Result]:
     todo = config.runs()
     for split in ("train", "test"):
         MNIST.load(split, todo[0][1])
-    jobs = config.jobs or default_jobs(config.cuda)
-    results = []
-    with distributed.progress(total=len(todo), unit=" runs") as bar:
-        for result in in_parallel(partial(run, config=config), todo, jobs):
-            results.append(result)
-            bar.update()
+    results = in_parallel(partial(run, config=config), todo, config.jobs or default_jobs(config.cuda))
+    results = list(distributed.progress(results, total=len(todo), unit=" runs"))
     order = [variant for variant, _ in todo]
     results.sort(key=lambda result: (order.index(result.variant), result.seed))
     report(results, config)

@@ -12,6 +12,7 @@ arXiv 1810.04152). STL has as little noise but is biased for K > 1, as are DReG'
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 
 import torch
 from torch import nn
@@ -50,18 +51,15 @@ def main(config: Config, dataset: Dataset = MNIST) -> dict[str, list[float]]:
     require(has_density, f"{lacking}: give a model of another --posterior")
     examples = load_as_trained("test", config, dataset).only(model.modalities)
     batch = examples.to(model.device)[:]
-    estimators = {"IWAE": IwaeElbo, "STL": StlElbo, "DReG": DregIwaeElbo}
+    dreg = {"DReG": DregIwaeElbo}
     if model.variational_posterior.is_mixture:
-        rules = {f"DReG, {rule}": partial(DregIwaeElbo, gradient=rule) for rule in GRADIENTS}
-        estimators = {"IWAE": IwaeElbo, "STL": StlElbo} | rules
+        dreg = {f"DReG, {rule}": partial(DregIwaeElbo, gradient=rule) for rule in GRADIENTS}
+    estimators = {"IWAE": IwaeElbo, "STL": StlElbo} | dreg
     torch.manual_seed(config.seed)
     curves = {name: [] for name in estimators}
-    with distributed.progress(total=len(config.K) * len(estimators), unit=" estimators") as bar:
-        for k in config.K:
-            for name, estimator in estimators.items():
-                objective = estimator(model, k, looser=True)
-                curves[name].append(noise(objective, batch, model.encoder.parameters(), config.n_samples))
-                bar.update()
+    for k, name in distributed.progress([*product(config.K, estimators)], unit=" estimators"):
+        objective = estimators[name](model, k, looser=True)
+        curves[name].append(noise(objective, batch, model.encoder.parameters(), config.n_samples))
     rows = [(str(k), *(f"{value:.3g}" for value in row)) for k, *row in zip(config.K, *curves.values(), strict=True)]
     notes = f"{'demo data, ' * config.demo}{tables.count(len(batch), 'test image')}, {config.n_samples} draws."
     head = (f"{dataset.name}, noise of the gradient: K", *curves)

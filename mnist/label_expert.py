@@ -65,11 +65,11 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     """Report the figures of each way to draw z, {name: {column: value}}."""
     config.check()
     model = config.trained_model(MNIST.name)
-    known = {"image", "text"} <= set(model.modelled) and model.variational_posterior.has_density
-    no_density = (
-        "does not model images and labels with densities in closed form: give one that does, such as mvae or bivcca"
+    require(
+        {"image", "text"} <= set(model.modelled) and model.variational_posterior.has_density,
+        f"{config.model} does not model images and labels with densities in closed form: give one that does, such as "
+        "mvae or bivcca",
     )
-    require(known, f"{config.model} {no_density}")
     train, test = (load_as_trained(split, config, MNIST).to(model.device) for split in ("train", "test"))
     test = test.take(slice(config.n_test))
     data = by_class(MNIST, CLASSES)
@@ -168,17 +168,12 @@ def within_labels(images: Tensor, labels: Tensor) -> float:
 
 
 def _report(config: Config, figures: dict[str, dict[str, float]], n: int) -> None:
-    head = (
-        f"mnist, {'demo data, ' * config.demo}{tables.count(n, 'test label')}",
-        "recognised, %",
-        "log p(label|z), nats",
-        "variance within labels, % of the test images'",
-    )
+    title, about = tables.data_scored(config, MNIST.name, None, n, "test label")
+    head = (title, "recognised, %", "log p(label|z), nats", "variance within labels, % of the test images'")
     rows = [
         (name, tables.percent(x["recognised"]), f"{x['log p(label|z)']:.3f}", tables.percent(x["variance"]))
         for name, x in figures.items()
     ]
-    about = {"data": "demo"} if config.demo else {}
     settings = {"n_examples": n, "steps": config.steps, "seed": config.seed}
     tables.report(config, MNIST.name, [tables.Table("ways", figures, head, rows)], settings, about)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
@@ -18,14 +18,6 @@ N_CLASSES = 10
 WIDTH = 512
 
 
-class Config(Protocol):
-    """The options that determine the networks."""
-
-    n_latents: int
-    model: str
-    posterior: str
-
-
 class EachClass(nn.Sequential):
     """A network on labels (N,), an embedding first, that runs once for each class instead of for each example."""
 
@@ -35,7 +27,7 @@ class EachClass(nn.Sequential):
         return tuple(nn.functional.embedding(label, params) for params in super().forward(classes))
 
 
-def build(config: Config) -> MultimodalVAE:
+def build(config: SimpleNamespace) -> MultimodalVAE:
     """Build the model of image (B, 1, 28, 28) in [0, 1] and text (B,), the class; --model vae has the image alone."""
     return assemble(config, image_features, image_decoder)
 
@@ -51,7 +43,7 @@ def image_decoder(n_inputs: int) -> nn.Sequential:
 
 
 def assemble(
-    config: Config, image_features: Callable[[], nn.Sequential], image_decoder: Callable[[int], nn.Sequential]
+    config: SimpleNamespace, image_features: Callable[[], nn.Sequential], image_decoder: Callable[[int], nn.Sequential]
 ) -> MultimodalVAE:
     """Build the model config.model from image networks; the networks of the label are always the same.
 

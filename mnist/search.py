@@ -37,8 +37,7 @@ from training.defaults import NOT_OF_THE_RUN
 from training.parallel import default_jobs, in_parallel, logged
 
 if TYPE_CHECKING:
-    from optuna import Study, Trial
-    from optuna.trial import FrozenTrial
+    import optuna
 
 SPACE = {
     "lambda_text": (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0),
@@ -72,7 +71,7 @@ class Config(train.Config):
     """the models of images and labels (see python train.py --help)"""
     # what the search chooses, or what makes no sense here
     lambda_text: tyro.conf.Suppress[float] = 1.0
-    annealing_epochs: tyro.conf.Suppress[int] = 0
+    annealing_epochs: tyro.conf.Suppress[int | None] = None
     lr: tyro.conf.Suppress[float] = 1e-3
     batch_size: tyro.conf.Suppress[int] = 100
     resume: tyro.conf.Suppress[bool] = True
@@ -80,6 +79,10 @@ class Config(train.Config):
     experiment: tyro.conf.Suppress[str] = ""
     pre_trained: tyro.conf.Suppress[Path | None] = None
     settings: tyro.conf.Suppress[str] = "recommended"
+
+    def __post_init__(self) -> None:
+        self.fill(annealing_epochs=0)
+        super().__post_init__()
 
     def check(self) -> None:
         super().check()
@@ -100,7 +103,7 @@ class Config(train.Config):
 DEMO = Config(epochs=10, lr_schedule="constant", trials=3, seeds=(0,))
 
 
-def main(config: Config) -> "list[FrozenTrial]":
+def main(config: Config) -> "list[optuna.trial.FrozenTrial]":
     """Try settings; returns those that were tried, the best first.
 
     Raises:
@@ -108,8 +111,6 @@ def main(config: Config) -> "list[FrozenTrial]":
             could be trained.
     """
     require(find_spec("optuna") is not None, f"search.py needs optuna: {install('optuna')}")
-    from optuna.trial import TrialState
-
     config.check()
     validation(config)
     with locked(config.save_dir):
@@ -117,8 +118,8 @@ def main(config: Config) -> "list[FrozenTrial]":
         _require_same_options(opened, config)
         for setting in FIRST:
             opened.enqueue_trial(setting, skip_if_exists=True)
-        for killed in opened.get_trials(states=[TrialState.RUNNING]):
-            opened.tell(killed.number, state=TrialState.FAIL)
+        for killed in running(opened):
+            opened.tell(killed.number, state=killed.state.FAIL)
             opened.enqueue_trial(killed.params)
         done = len(tried(opened))
         jobs = config.jobs or default_jobs(config.cuda)
@@ -129,7 +130,7 @@ def main(config: Config) -> "list[FrozenTrial]":
         return report(tried(opened), config)
 
 
-def study(config: Config, seed: int = 0) -> "Study":
+def study(config: Config, seed: int = 0) -> "optuna.Study":
     """Open the study in the save-dir, or begin one; `seed` is that of the proposals.
 
     Raises:
@@ -150,23 +151,27 @@ def study(config: Config, seed: int = 0) -> "Study":
         raise InputError(f"{file} is damaged: delete it; finished trainings are used again") from error
 
 
-def _require_same_options(opened: "Study", config: Config) -> None:
+def _require_same_options(opened: "optuna.Study", config: Config) -> None:
     """Raise InputError if the study was begun with options that give other scores."""
     ours = {name: value for name, value in options.as_json(config).items() if name not in NOT_COMPARED}
     ours = json.loads(json.dumps(ours))
-    theirs = opened.user_attrs.get("options", ours)
+    theirs, remedy = opened.user_attrs.get("options", ours), "choose another --save-dir"
     different = [flag(name, theirs.get(name)) for name in ours if theirs.get(name) != ours[name]]
-    in_words = f"{config.save_dir} holds a search with {' '.join(different)}: choose another --save-dir"
-    require(not different, in_words)
-    spaces = [trial.distributions.items() for trial in opened.get_trials()]
-    same = all(tuple(choice.choices) == SPACE[name] for space in spaces for name, choice in space)
-    require(same, f"{config.save_dir} holds a search among other settings than SPACE here: choose another --save-dir")
+    require(not different, f"{config.save_dir} holds a search with {' '.join(different)}: {remedy}")
+    choices = [item for trial in opened.get_trials() for item in trial.distributions.items()]
+    same = all(tuple(choice.choices) == SPACE[name] for name, choice in choices)
+    require(same, f"{config.save_dir} holds a search among other settings than SPACE here: {remedy}")
     opened.set_user_attr("options", ours)
 
 
-def tried(study: "Study") -> "list[FrozenTrial]":
+def tried(opened: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
     """The settings that were scored, or whose training diverged."""
-    return [trial for trial in study.get_trials() if trial.value is not None or "diverged" in trial.user_attrs]
+    return [trial for trial in opened.get_trials() if trial.value is not None or "diverged" in trial.user_attrs]
+
+
+def running(opened: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
+    """The settings that were proposed and not yet scored."""
+    return [trial for trial in opened.get_trials() if trial.state == trial.state.RUNNING]
 
 
 def try_one(seed: int, config: Config) -> str:
@@ -187,24 +192,17 @@ def try_one(seed: int, config: Config) -> str:
     return f"log p(image, text) {mean:.3f}"
 
 
-def new_setting(opened: "Study") -> "Trial":
+def new_setting(opened: "optuna.Study") -> "optuna.Trial":
     """The next proposal that no process has tried or is trying."""
     from optuna.distributions import CategoricalDistribution
     from optuna.trial import TrialState
 
-    space = {name: CategoricalDistribution(choices) for name, choices in SPACE.items()}
-    trial = opened.ask(space)
-    while trial.params in [before.params for before in tried(opened) + running_before(opened, trial.number)]:
+    while True:
+        trial = opened.ask({name: CategoricalDistribution(choices) for name, choices in SPACE.items()})
+        before = tried(opened) + [other for other in running(opened) if other.number < trial.number]
+        if trial.params not in [other.params for other in before]:
+            return trial
         opened.tell(trial, state=TrialState.PRUNED)
-        trial = opened.ask(space)
-    return trial
-
-
-def running_before(opened: "Study", number: int) -> "list[FrozenTrial]":
-    """The trials of other processes that were proposed before this one."""
-    from optuna.trial import TrialState
-
-    return [trial for trial in opened.get_trials(states=[TrialState.RUNNING]) if trial.number < number]
 
 
 def score(config: train.Config, n_samples: int) -> float:
@@ -231,7 +229,7 @@ def validation(config: train.Config) -> Examples:
     return binarised(valid) if config.binary else valid
 
 
-def report(trials: "list[FrozenTrial]", config: Config) -> "list[FrozenTrial]":
+def report(trials: "list[optuna.trial.FrozenTrial]", config: Config) -> "list[optuna.trial.FrozenTrial]":
     """Write the table of all settings, and print the command of the best; returns the trials, the best first.
 
     Raises:

@@ -1,7 +1,8 @@
 """Networks of the models on MNIST-SVHN (layers of the MMVAE authors' models/vae_mnist.py and vae_svhn.py)."""
 
 from itertools import pairwise
-from typing import Any, Protocol
+from types import SimpleNamespace
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -30,32 +31,19 @@ class Options(NetworkOptions):
     prior_and_posterior: Name | None = None
 
 
-class Config(Protocol):
-    """The options that `build` reads."""
-
-    n_latents: int  # shared latents, if there are private ones too
-    n_private: tuple[int, int] | None  # latents of mnist and of svhn alone
-    n_clusters: int | None
-    num_hidden_layers: int
-    learn_prior: bool
-    llik_scaling: float  # weight of mnist; 0: svhn's number of dimensions divided by mnist's
-    model: str
-    prior_and_posterior: str
-
-
-def build(config: Config) -> MultimodalVAE:
+def build(config: SimpleNamespace) -> MultimodalVAE:
     """Model of mnist (B, 1, 28, 28) and svhn (B, 3, 32, 32), both in [0, 1], or of one of them."""
     d, h = config.n_latents, config.num_hidden_layers
     family = FAMILY_OF[config.prior_and_posterior]
     names = (config.model,) if config.model in ("mnist", "svhn") else ("mnist", "svhn")
     n_own = dict(zip(names, config.n_private or (0,) * len(names), strict=True))
     heads = {name: (d + n_own[name],) * FAMILIES[family].n_params for name in names}
-    encoder = {"mnist": lambda: mnist_encoder(heads["mnist"], h), "svhn": lambda: svhn_encoder(heads["svhn"])}
-    encoders = {name: encoder[name]() for name in names}
+    features = {"mnist": lambda: mnist_features(h), "svhn": svhn_features}
+    widths = {"mnist": N_HIDDEN, "svhn": N_SVHN_FLAT}
+    encoders = {name: features[name]().append(SplitLinearLayer(widths[name], heads[name])) for name in names}
     if FUSIONS[MODELS[config.model].fusion].joint_encoder:
         svhn = nn.Sequential(*svhn_features(), nn.Linear(N_SVHN_FLAT, N_HIDDEN), nn.ReLU())
-        features = {"mnist": mnist_features(h), "svhn": svhn}
-        encoders["mnist,svhn"] = JointEncoder(features, N_HIDDEN, heads["mnist"])
+        encoders["mnist,svhn"] = JointEncoder({"mnist": mnist_features(h), "svhn": svhn}, N_HIDDEN, heads["mnist"])
     decoder = {"mnist": lambda: mnist_decoder(d + n_own["mnist"], h), "svhn": lambda: svhn_decoder(d + n_own["svhn"])}
     weights = {"mnist": config.llik_scaling or N_SVHN / N_MNIST, "svhn": 1.0} if len(names) > 1 else {}
     return VAE(
@@ -80,11 +68,6 @@ class Clamp(nn.Module):
         return x.clamp(1e-6, 1 - 1e-6)
 
 
-def mnist_encoder(heads: tuple[int, ...], n_hidden_layers: int) -> nn.Sequential:
-    """Image (N, 1, 28, 28) -> the posterior's parameters, (N, D) each."""
-    return mnist_features(n_hidden_layers).append(SplitLinearLayer(N_HIDDEN, heads))
-
-
 def mnist_features(n_hidden_layers: int) -> nn.Sequential:
     """Image (N, 1, 28, 28) -> features (N, N_HIDDEN)."""
     return nn.Sequential(nn.Flatten(), *hidden_layers(N_MNIST, n_hidden_layers))
@@ -102,11 +85,6 @@ def hidden_layers(n_inputs: int, n: int) -> list[nn.Module]:
     """n linear layers with N_HIDDEN outputs, each followed by a ReLU."""
     sizes = [n_inputs] + n * [N_HIDDEN]
     return [layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), nn.ReLU())]
-
-
-def svhn_encoder(heads: tuple[int, ...]) -> nn.Sequential:
-    """Image (N, 3, 32, 32) -> the posterior's parameters, (N, D) each."""
-    return svhn_features().append(SplitLinearLayer(N_SVHN_FLAT, heads))
 
 
 def svhn_features() -> nn.Sequential:

@@ -1,7 +1,7 @@
 """Networks of the models on MultiMNIST (layers of the authors' multimnist/model.py)."""
 
 from functools import partial
-from typing import Protocol
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
@@ -25,15 +25,6 @@ class Options(NetworkOptions):
     """The options that a checkpoint's file is checked for."""
 
     teacher_forcing: bool | None = None
-
-
-class Config(Protocol):
-    """The options that determine the networks."""
-
-    n_latents: int
-    model: str
-    posterior: str
-    teacher_forcing: bool
 
 
 class TextFeatures(nn.Module):
@@ -112,7 +103,7 @@ class TextDecoder(nn.Module):
         return self.output(torch.cat([hidden, z], dim=-1)), state
 
 
-def build(config: Config) -> MultimodalVAE:
+def build(config: SimpleNamespace) -> MultimodalVAE:
     """Build the model of image (B, 1, 50, 50) in [0, 1] and text (B, 4), ids of characters."""
     d, text_decoder, text_likelihood = config.n_latents, TextDecoder, partial(CategoricalLikelihood, event_dims=1)
     if config.teacher_forcing:  # the likelihood runs the network, which needs the true characters

@@ -5,14 +5,16 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal, TypedDict, get_type_hints
 
+import msgspec
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, OneHotCategorical
 
 from common.encoders_decoders import SplitLinearLayer
-from common.errors import require
+from common.errors import InputError, require
 from common.likelihoods import BernoulliLikelihood, FunctionLikelihood, LaplaceLikelihood, SphericalGaussianLikelihood
 from common.objectives import DregIwaeElbo, IwaeElbo
 from common.variational_posteriors import DiagonalGaussianPosterior, LaplacePosterior
@@ -50,6 +52,8 @@ FAMILIES = {"laplace_with_softmax": LaplacePosterior, "normal": DiagonalGaussian
 LOCATION_SCALE = {"normal": SphericalGaussianLikelihood, "laplace": LaplaceLikelihood}
 DISCRETE = {"bernoulli": BernoulliLikelihood, "categorical": OneHotLikelihood}
 OBJECTIVES = {"dreg_looser": DregIwaeElbo, "iwae_looser": IwaeElbo}
+Dist = Literal["normal", "laplace", "bernoulli", "categorical"]
+Size, Weight = Annotated[int, Meta(ge=1)], Annotated[float, Meta(ge=0, le=1e100)]
 N_HIDDEN = 512  # hidden units of the default networks
 
 
@@ -76,18 +80,23 @@ class MMVAEConfig:
     """
 
     n_modalities: int
-    latent_dim: int = 10
-    input_dims: dict[str, tuple[int, ...]] | None = None
+    latent_dim: Size = 10
+    input_dims: dict[str, tuple[Size, ...]] | None = None
     uses_likelihood_rescaling: bool = False
-    rescale_factors: dict[str, float] | None = None
-    decoders_dist: dict[str, str | Callable[[Tensor, Tensor], Tensor]] | None = None
-    decoder_dist_params: dict[str, dict[str, float]] | None = None
+    rescale_factors: dict[str, Weight] | None = None
+    decoders_dist: dict[str, Dist | Callable[[Tensor, Tensor], Tensor]] | None = None
+    decoder_dist_params: dict[str, dict[str, Annotated[float, Meta(gt=0)]]] | None = None
     custom_architectures: list[str] = field(default_factory=list)
-    K: int = 10
+    K: Size = 10
     prior_and_posterior_dist: Literal["laplace_with_softmax", "normal"] = "laplace_with_softmax"
     learn_prior: bool = True
-    beta: float = 1.0
+    beta: Weight = 1.0
     loss: Literal["dreg_looser", "iwae_looser"] = "dreg_looser"
+
+
+# a configuration without functions, as msgspec checks it and a file keeps it
+HINTS = get_type_hints(MMVAEConfig, include_extras=True) | {"decoders_dist": dict[str, Dist] | None}
+Options = TypedDict("Options", HINTS, total=False)
 
 
 def check(config: MMVAEConfig, names: tuple[str, ...], encoders: Mapping | None, decoders: Mapping | None) -> None:
@@ -97,27 +106,16 @@ def check(config: MMVAEConfig, names: tuple[str, ...], encoders: Mapping | None,
         names: the modalities.
         encoders, decoders: the caller's networks by modality; None for the default ones.
     """
+    dists = {name: dist for name, dist in (config.decoders_dist or {}).items() if not callable(dist)}
+    try:
+        msgspec.convert(vars(config) | {"decoders_dist": dists}, Options)
+    except msgspec.ValidationError as error:
+        raise InputError(f"MMVAEConfig cannot be used, {error}: give another value") from error
     require(
         (encoders is not None and decoders is not None) or config.input_dims is not None,
         "the default networks are made from input_dims: give {name: shape}, or encoders and decoders",
     )
-    _check_names(config, names, {"encoders": encoders, "decoders": decoders, "input_dims": config.input_dims})
-    _check_choices(config)
-    _check_numbers(config)
-    rescales = config.uses_likelihood_rescaling
-    require(
-        rescales or config.rescale_factors is None,
-        "rescale_factors need uses_likelihood_rescaling=True (got False)",
-    )
-    require(
-        not rescales or config.rescale_factors is not None or config.input_dims is not None,
-        "likelihood rescaling needs input_dims, or rescale_factors: give one of them",
-    )
-
-
-def _check_names(config: MMVAEConfig, names: tuple[str, ...], mappings: Mapping[str, Mapping | None]) -> None:
-    """Check the modalities' names, and that every mapping has the right ones as keys."""
-    for option, mapping in mappings.items():
+    for option, mapping in {"encoders": encoders, "decoders": decoders, "input_dims": config.input_dims}.items():
         same = mapping is None or set(mapping) == set(names)
         require(same, f"{option} names {mapping and sorted(mapping)}, but the modalities are {names}")
     n = config.n_modalities
@@ -127,34 +125,12 @@ def _check_names(config: MMVAEConfig, names: tuple[str, ...], mappings: Mapping[
         require(not unknown, f"{option} of unknown modalities: {', '.join(sorted(unknown))}; known: {', '.join(names)}")
     allowed = all(re.fullmatch("[^.,|]+", name) for name in names)
     require(allowed, f"a modality's name must not be empty or contain . , | (got {', '.join(names)})")
-
-
-def _check_choices(config: MMVAEConfig) -> None:
-    """Check the options that name a piece."""
-    for dist in (config.decoders_dist or {}).values():
-        known = callable(dist) or dist in (*LOCATION_SCALE, *DISCRETE)
-        require(known, f"decoders_dist is normal, laplace, bernoulli, categorical or a function, not {dist!r}")
-    for option, known in (("prior_and_posterior_dist", FAMILIES), ("loss", OBJECTIVES)):
-        value = getattr(config, option)
-        require(value in known, f"{option} is {' or '.join(known)}, not {value!r}")
-
-
-def _check_numbers(config: MMVAEConfig) -> None:
-    """Check the ranges of the numeric options."""
-    for option in ("K", "latent_dim"):
-        value = getattr(config, option)
-        positive = isinstance(value, int) and not isinstance(value, bool) and value > 0
-        require(positive, f"{option} must be a positive integer, not {value!r}")
-    for name, shape in (config.input_dims or {}).items():
-        sizes = all(isinstance(n, int) and n > 0 for n in shape)
-        require(sizes, f"input_dims of {name}: a shape consists of positive integers, not {shape}")
-    factors = {f"the rescale factor of {name}": weight for name, weight in (config.rescale_factors or {}).items()}
-    for option, value in {"beta": config.beta, **factors}.items():
-        fits = isinstance(value, int | float) and 0 <= value < math.inf
-        require(fits, f"{option} must be a finite number, not negative (got {value!r})")
-    for name, params in (config.decoder_dist_params or {}).items():
-        scale = params.get("scale", 1)
-        require(isinstance(scale, int | float) and scale > 0, f"the scale of {name} must be positive, not {scale!r}")
+    rescales, factors = config.uses_likelihood_rescaling, config.rescale_factors
+    require(rescales or factors is None, "rescale_factors need uses_likelihood_rescaling=True (got False)")
+    require(
+        not rescales or factors is not None or config.input_dims is not None,
+        "likelihood rescaling needs input_dims, or rescale_factors: give one of them",
+    )
 
 
 def weights(config: MMVAEConfig) -> dict[str, float] | None:

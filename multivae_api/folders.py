@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypedDict, get_type_hints
+from typing import Any
 
 import msgspec
 from torch import Tensor
@@ -13,7 +13,7 @@ from common.data import tensor_files
 from common.data.schemas import check, read_json
 from common.errors import InputError, brief, require
 from common.io import write_atomically
-from multivae_api.config import MMVAEConfig
+from multivae_api.config import HINTS, MMVAEConfig, Options
 
 CONFIG, PARAMETERS = "model_config.json", "model.pt"
 GIVE = "give a folder that model.save made"
@@ -37,11 +37,6 @@ def write(folder: Path, config: MMVAEConfig, parameters: Mapping[str, Tensor]) -
         raise InputError(f"{folder} could not be made ({error.strerror}): give another folder") from error
     write_atomically(folder / CONFIG, json.dumps({"name": NAME} | asdict(config), indent=4).encode())
     tensor_files.save(folder / PARAMETERS, {"model_state_dict": dict(parameters)})
-
-
-# a file keeps no functions
-HINTS = get_type_hints(MMVAEConfig) | {"decoders_dist": dict[str, str] | None}
-Options = TypedDict("Options", HINTS, total=False)
 
 
 class Saved(msgspec.Struct):

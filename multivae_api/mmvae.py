@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 
 from common.checkpoints import check_fit
 from common.errors import require
-from common.estimators import log_marginal, weighted_joint
+from common.estimators import importance_estimates, weighted_joint
 from common.likelihoods import GroupedLikelihood
 from common.priors import LearnedPrior
 from common.variational_posteriors.mixtures import MixturePosterior
@@ -265,16 +265,9 @@ class MMVAE(LossesOfSamples):
             batch_size_K: samples to decode at once.
         """
         batch = self.observe(inputs)
-        mask = (
-            torch.ones(len(batch), len(self.modalities), dtype=torch.bool) if batch.mask is None else batch.mask.cpu()
-        )
-        nll = next(iter(batch.modalities.values())).new_zeros(())
-        for pattern in mask[mask.any(dim=1)].unique(dim=0):
-            given = [name for name, present in zip(self.modalities, pattern, strict=True) if present]
-            rows = (mask == pattern).all(dim=1)
-            inputs_of_pattern = {name: batch.modalities[name][rows] for name in given}
-            nll = nll - log_marginal(self, inputs_of_pattern, given, n_samples=K, at_once=batch_size_K).sum()
-        return nll
+        mask = torch.stack([*self.present(batch).values()], dim=1)
+        (joint,) = importance_estimates(self, batch, [mask], mask, n_samples=K, at_once=batch_size_K)
+        return -joint.value.sum()
 
     @torch.no_grad()
     def compute_joint_nll_paper(self, inputs: object, K: int = 1000, batch_size_K: int = 10) -> Tensor:

@@ -1,7 +1,8 @@
 """Networks of the models on PolyMNIST (layers of the MoPoE authors' code for it, and of MMVAE+'s)."""
 
 from functools import partial
-from typing import Annotated, Protocol
+from types import SimpleNamespace
+from typing import Annotated
 
 import torch
 from msgspec import Meta
@@ -31,19 +32,7 @@ class Options(NetworkOptions):
     n_modalities: Annotated[int, Meta(ge=2, le=10)] = 5
 
 
-class Config(Protocol):
-    """The options that `build` reads."""
-
-    model: str
-    n_latents: int
-    n_private: int | None
-    n_clusters: int | None
-    n_modalities: int
-    networks: str
-    posterior: str
-
-
-def build(config: Config) -> MultimodalVAE:
+def build(config: SimpleNamespace) -> MultimodalVAE:
     """Build the model of m0, m1, ... (B, 3, 28, 28), float in [0, 1]."""
     names, model, n_params = modalities(config.n_modalities), MODELS[config.model], FAMILIES[config.posterior].n_params
     shared, n_own = config.n_latents, config.n_private or 0

@@ -1,6 +1,6 @@
 """Networks of the translation: MultiMNIST's encoders and decoders of strings, with words for characters."""
 
-from typing import Protocol
+from types import SimpleNamespace
 
 from common.likelihoods import CategoricalLikelihood, GroupedLikelihood
 from common.models import VAE, MultimodalVAE
@@ -8,14 +8,7 @@ from multimnist.model import TextDecoder, TextEncoder
 from translation.data import CODES, LENGTH, start, vocabulary
 
 
-class Config(Protocol):
-    """The options that determine the networks."""
-
-    n_latents: int
-    fusion: str
-
-
-def build(config: Config) -> MultimodalVAE:
+def build(config: SimpleNamespace) -> MultimodalVAE:
     """Build the model of english (B, 8) and french (B, 8), ids of words, which are independent given z."""
     d, n_words = config.n_latents, {language: len(vocabulary(language)) for language in CODES}
     return VAE(

@@ -31,11 +31,13 @@ class Config:
 
 
 class Linear(nn.Module):
-    """N(W inputs + w, sigma^2) with a learned sigma."""
+    """N(W inputs + w, sigma^2) with a learned sigma; `sizes` are those of the inputs and of the value."""
 
-    def __init__(self, n_inputs: int, n_outputs: int) -> None:
+    sizes: tuple[int, int]
+
+    def __init__(self) -> None:
         super().__init__()
-        self.mu, self.log_sigma = nn.Linear(n_inputs, n_outputs), nn.Parameter(torch.zeros(1))
+        self.mu, self.log_sigma = nn.Linear(*self.sizes), nn.Parameter(torch.zeros(1))
 
     def draw_or_score(self, inputs: Tensor, value: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the value (B, D), drawn unless it is given, and its log-density (B,), nats."""
@@ -47,8 +49,7 @@ class Linear(nn.Module):
 class Px(Linear):
     """p(x|c, z)."""
 
-    def __init__(self) -> None:
-        super().__init__(2, len(A))
+    sizes = 2, len(A)
 
     def forward(self, c: Tensor, z: Tensor, x: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.draw_or_score(torch.cat([c, z], dim=1), x)
@@ -57,8 +58,7 @@ class Px(Linear):
 class Qc(Linear):
     """q(c|D) of a support set D (B, k, 3)."""
 
-    def __init__(self) -> None:
-        super().__init__(len(A), 1)
+    sizes = len(A), 1
 
     def forward(self, inputs: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.draw_or_score(inputs.mean(dim=1), c)
@@ -67,8 +67,7 @@ class Qc(Linear):
 class Qz(Linear):
     """q(z|x, c) of an element x, as a support set (B, 1, 3)."""
 
-    def __init__(self) -> None:
-        super().__init__(len(A) + 1, 1)
+    sizes = len(A) + 1, 1
 
     def forward(self, inputs: Tensor, c: Tensor, z: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.draw_or_score(torch.cat([inputs.squeeze(1), c], dim=1), z)
@@ -111,11 +110,12 @@ def correlation(x: Tensor, y: Tensor) -> float:
     return torch.corrcoef(torch.stack([x, y]))[0, 1].abs().item()
 
 
-def show(recovered: Recovered) -> None:
-    """Print a table."""
+def shown(recovered: Recovered) -> Recovered:
+    """Print a table, and return what it shows."""
     print(f"{'':31}{'truth':>9}{'recovered':>11}")
     for name, (truth, value) in recovered.items():
         print(f"{name:31}{truth:9.3f}{value:11.3f}")
+    return recovered
 
 
 def main(config: Config) -> Recovered:
@@ -127,14 +127,14 @@ def main(config: Config) -> Recovered:
     bound = train(model, loader, config.epochs, lr=0.03)
     with torch.no_grad():
         sampled = model.sample(inputs={"c": x.view(CLASSES, ELEMENTS, -1)[classes], "z": x[:, None]})
-    recovered = {
-        "log p(data)/N and its bound": (exact_log_p(x), bound),
-        "correlation of c's codes": (1.0, correlation(c[classes], sampled.c[:, 0])),
-        "correlation of z's codes": (1.0, correlation(z, sampled.z[:, 0])),
-        "noise": (NOISE, model.decoder.log_sigma.exp().item()),
-    }
-    show(recovered)
-    return recovered
+    return shown(
+        {
+            "log p(data)/N and its bound": (exact_log_p(x), bound),
+            "correlation of c's codes": (1.0, correlation(c[classes], sampled.c[:, 0])),
+            "correlation of z's codes": (1.0, correlation(z, sampled.z[:, 0])),
+            "noise": (NOISE, model.decoder.log_sigma.exp().item()),
+        }
+    )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from torch.distributions import MultivariateNormal
 
 from training import run_from_command_line
 from vhe import VHE, DataLoader, example_czx
-from vhe.example_czx import NOISE, A, B, Linear, Qc, Recovered, correlation, show, train
+from vhe.example_czx import NOISE, A, B, Qc, Recovered, correlation, shown, train
 
 CONTENTS, STYLES, K_SHOT = 40, 40, 10
 
@@ -27,14 +27,11 @@ class Config(example_czx.Config):
     """passes over the data"""
 
 
-class Px(Linear):
+class Px(example_czx.Px):
     """p(x|c, s)."""
 
-    def __init__(self) -> None:
-        super().__init__(2, len(A))
-
     def forward(self, c: Tensor, s: Tensor, x: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self.draw_or_score(torch.cat([c, s], dim=1), x)
+        return super().forward(c, s, x)
 
 
 def draw() -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -71,15 +68,15 @@ def main(config: Config) -> Recovered:
     with torch.no_grad():
         sampled = model.sample(inputs={"c": content_sets[content], "s": style_sets[style]})
         error = unseen - model.decoder.mu(torch.cat([sampled.c, sampled.s], dim=1))
-    recovered = {
-        "log p(data)/N and its bound": (exact_log_p(x[seen], *labels.values()), bound),
-        "correlation of contents' codes": (1.0, correlation(c[content], sampled.c[:, 0])),
-        "correlation of styles' codes": (1.0, correlation(s[style], sampled.s[:, 0])),
-        "noise": (NOISE, model.decoder.log_sigma.exp().item()),
-        "error in unseen pairs": (NOISE, error.square().mean().sqrt().item()),
-    }
-    show(recovered)
-    return recovered
+    return shown(
+        {
+            "log p(data)/N and its bound": (exact_log_p(x[seen], *labels.values()), bound),
+            "correlation of contents' codes": (1.0, correlation(c[content], sampled.c[:, 0])),
+            "correlation of styles' codes": (1.0, correlation(s[style], sampled.s[:, 0])),
+            "noise": (NOISE, model.decoder.log_sigma.exp().item()),
+            "error in unseen pairs": (NOISE, error.square().mean().sqrt().item()),
+        }
+    )
 
 
 if __name__ == "__main__":

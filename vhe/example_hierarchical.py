@@ -10,15 +10,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import MultivariateNormal, Normal
+from torch.distributions import MultivariateNormal
 
 from training import run_from_command_line
 from vhe import VHE, DataLoader, example_czx
-from vhe.example_czx import Recovered, show, train
+from vhe.example_czx import Linear, Recovered, shown, train
 
 FAMILY_STD, CLASS_STD, ELEMENT_STD = 2.0, 1.0, 0.5  # standard deviation that each level adds to x
-FAMILIES, CLASSES, ELEMENTS = 100, 8, 10  # families; classes in a family; elements in a class
-DIMENSIONS = 2  # of a, c and x
+FAMILIES, CLASSES, ELEMENTS = 200, 8, 10  # families; classes in a family; elements in a class
 
 
 @dataclass
@@ -29,89 +28,78 @@ class Config(example_czx.Config):
     """passes over the data"""
 
 
-class Gaussian(nn.Module):
-    """N(scale * mean, sigma^2) with a learned sigma.
-
-    Args:
-        learned: whether the scale is learned too; if not, it is 1.
-    """
-
-    def __init__(self, learned: bool = True) -> None:
-        super().__init__()
-        self.scale, self.log_sigma = nn.Parameter(torch.ones(1), learned), nn.Parameter(torch.zeros(1))
-
-    def draw_or_score(self, mean: Tensor, value: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the value (B, D), drawn unless it is given, and its log-density (B,), nats."""
-        dist = Normal(self.scale * mean, self.log_sigma.exp())
-        value = dist.rsample() if value is None else value
-        return value, dist.log_prob(value).sum(dim=1)
-
-
-class Px(Gaussian):
+class Px(Linear):
     """p(x|c), whose mean is c."""
+
+    sizes = 1, 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mu = nn.Identity()
 
     def forward(self, c: Tensor, x: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.draw_or_score(c, x)
 
 
-class Pc(Gaussian):
+class Pc(Linear):
     """p(c|a)."""
+
+    sizes = 1, 1
 
     def forward(self, a: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.draw_or_score(a, c)
 
 
-class Qa(Gaussian):
-    """q(a|D) of a support set D (B, k, 2) of a family."""
+class Qa(Linear):
+    """q(a|D) of a support set D (B, k, 1) of a family."""
+
+    sizes = 1, 1
 
     def forward(self, inputs: Tensor, a: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.draw_or_score(inputs.mean(dim=1), a)
 
 
-class Qc(Gaussian):
-    """q(c|D, a) of a support set D (B, k, 2) of a class."""
+class Qc(Linear):
+    """q(c|D, a) of a support set D (B, k, 1) of a class."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.a_weight = nn.Parameter(torch.zeros(1))
+    sizes = 2, 1
 
     def forward(self, inputs: Tensor, a: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self.draw_or_score(inputs.mean(dim=1) + self.a_weight * a, c)
+        return self.draw_or_score(torch.cat([inputs.mean(dim=1), a], dim=1), c)
 
 
 def draw() -> tuple[Tensor, Tensor, Tensor]:
-    """Draw elements (N, 2); return them with the family and the class of each, (N,)."""
+    """Draw elements (N, 1); return them with the family and the class of each, (N,)."""
     classes = torch.arange(FAMILIES * CLASSES).repeat_interleave(ELEMENTS)
     families = classes // CLASSES
-    a, c = torch.randn(FAMILIES, DIMENSIONS), torch.randn(FAMILIES * CLASSES, DIMENSIONS)
-    x = FAMILY_STD * a[families] + CLASS_STD * c[classes] + ELEMENT_STD * torch.randn(len(classes), DIMENSIONS)
+    a, c = torch.randn(FAMILIES, 1), torch.randn(FAMILIES * CLASSES, 1)
+    x = FAMILY_STD * a[families] + CLASS_STD * c[classes] + ELEMENT_STD * torch.randn(len(classes), 1)
     return x, families, classes
 
 
 def exact_log_p(x: Tensor) -> float:
-    """Return log p(data)/N in nats: in each dimension the elements of a family are jointly Gaussian."""
+    """Return log p(data)/N in nats: the elements of a family are jointly Gaussian."""
     n = CLASSES * ELEMENTS
     same_class = torch.kron(torch.eye(CLASSES), torch.ones(ELEMENTS, ELEMENTS))
     covariance = FAMILY_STD**2 + CLASS_STD**2 * same_class + ELEMENT_STD**2 * torch.eye(n)
-    family_distribution = MultivariateNormal(torch.zeros(n), covariance)
-    return family_distribution.log_prob(x.view(FAMILIES, n, DIMENSIONS).mT).sum().item() / len(x)
+    return MultivariateNormal(torch.zeros(n), covariance).log_prob(x.view(FAMILIES, n)).mean().item() / n
 
 
 def main(config: Config) -> Recovered:
     """Train; print and return what was recovered."""
     torch.manual_seed(config.seed)
     x, families, classes = draw()
-    model = VHE(encoder=[Qa(), Qc()], decoder=Px(learned=False), prior=Pc())  # a ~ N(0, I) by default
+    model = VHE(encoder=[Qa(), Qc()], decoder=Px(), prior=Pc())  # a ~ N(0, 1) by default
     loader = DataLoader(x, labels={"a": families, "c": classes}, k_shot={"a": 20, "c": 8}, batch_size=100)
     bound = train(model, loader, config.epochs, lr=0.03)
-    recovered = {
-        "log p(data)/N and its bound": (exact_log_p(x), bound),
-        "deviation of families": (FAMILY_STD, model.prior["c"].scale.abs().item()),
-        "of classes of a family": (CLASS_STD, model.prior["c"].log_sigma.exp().item()),
-        "of elements of a class": (ELEMENT_STD, model.decoder.log_sigma.exp().item()),
-    }
-    show(recovered)
-    return recovered
+    return shown(
+        {
+            "log p(data)/N and its bound": (exact_log_p(x), bound),
+            "deviation of families": (FAMILY_STD, model.prior["c"].mu.weight.abs().item()),
+            "of classes of a family": (CLASS_STD, model.prior["c"].log_sigma.exp().item()),
+            "of elements of a class": (ELEMENT_STD, model.decoder.log_sigma.exp().item()),
+        }
+    )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 import math
 from itertools import pairwise
-from typing import ClassVar, Protocol
+from types import SimpleNamespace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,15 +31,7 @@ class Options(NetworkOptions):
     k_shot: Size = 1
 
 
-class Config(Protocol):
-    """The options of train.py that decide the networks."""
-
-    n_latents: int
-    model: str
-    decoder: str
-
-
-def build(config: Config) -> VHE:
+def build(config: SimpleNamespace) -> VHE:
     """Build the homoencoder of images x (B, 1, 28, 28), 0 or 1.
 
     Its latent variables are the code c of a character and z of an image, with p(x|c, z). A hierarchical model also has

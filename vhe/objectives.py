@@ -1,39 +1,25 @@
 """The four objectives that the paper compares."""
 
 from dataclasses import replace
-from typing import NamedTuple
 
 import torch
 
 from common.objectives import Bound, Objective
 from vhe.framework import VHE, Batch
 
-
-class Variant(NamedTuple):
-    """Which of the two steps from the Neural Statistician to the VHE an objective takes.
-
-    resample: whether x is drawn independently of the support set of c; if not, it is an image of that support set.
-    rescale: whether KLs are divided by the sizes of the groups; if not, by the sizes of the support sets.
-    """
-
-    resample: bool
-    rescale: bool
-
-
-OBJECTIVES = {
-    "vhe": Variant(resample=True, rescale=True),
-    "resample": Variant(resample=True, rescale=False),
-    "rescale": Variant(resample=False, rescale=True),
-    "statistician": Variant(resample=False, rescale=False),
-}
+OBJECTIVES = ("vhe", "resample", "rescale", "statistician")
 
 
 class HomoencoderObjective(Objective):
     """The objective of the VHE (Hewitt et al. 2018, Algorithm 1), of the Neural Statistician (Edwards & Storkey 2017),
     or one between them.
 
-    The Neural Statistician's is a lower bound of log p(D)/|D|, as if the support sets were the data. "resample" and
-    "rescale" are one step each from there to the VHE's.
+    The Neural Statistician's is a lower bound of log p(D)/|D|, as if the support sets were the data. Two steps lead
+    from there to the VHE's; "resample" and "rescale" take one of them.
+
+    Attributes:
+        resample: whether x is drawn independently of the support set of c; if not, it is an image of that support set.
+        rescale: whether KLs are divided by the sizes of the groups; if not, by the sizes of the support sets.
 
     Args:
         model: a model with the latent variables c of a group and z of an example; for "vhe" any model.
@@ -42,7 +28,7 @@ class HomoencoderObjective(Objective):
 
     def __init__(self, model: VHE, name: str = "vhe") -> None:
         super().__init__(model)
-        self.resample, self.rescale = OBJECTIVES[name]
+        self.resample, self.rescale = name in ("vhe", "resample"), name in ("vhe", "rescale")
 
     def bound(self, inputs: Batch, beta: float = 1.0) -> Bound:
         """Return the objective of each example, (B,), and its terms, nats; see `VHE.bound`.

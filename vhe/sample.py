@@ -28,7 +28,6 @@ from training import run_from_command_line
 from vhe.character_sets import STYLES, images_of, in_style
 from vhe.data import Characters, decode
 from vhe.framework import VHE
-from vhe.framework.estimators import encode
 from vhe.framework.factors import topological_order
 from vhe.model import shared_latents
 from vhe.trained_model import load_test, load_trained
@@ -128,7 +127,7 @@ def save_of_alphabet(folder: Path, model: VHE, characters: Characters, name: str
     )
     alphabet = torch.full((ROWS,), characters.alphabets.index(name))
     given = images_of(characters.images, characters.alphabet, alphabet, n_given(characters.alphabet))
-    values, _ = encode(model, {"a": given.to(model.device)}, {})
+    values, _ = model.encode({"a": given.to(model.device)})
     images = decoded(model, from_prior(model, shared_latents(model), values, ROWS), n)
     title = f"new characters, one a row, of the alphabet at the left: {name}"
     return save(folder / f"{sampling.name_of({'alphabet': name})}.png", images, title, given)
@@ -139,8 +138,8 @@ def save_styles(folder: Path, model: VHE, characters: Characters) -> Path:
     names, given = test_sets(characters)
     style_rows = torch.randint(len(characters.images), (len(STYLES), GIVEN))
     styled = torch.stack([in_style(characters.images[i], style) for i, style in zip(style_rows, STYLES, strict=True)])
-    c, _ = encode(model, {"c": given.to(model.device)}, {})
-    s, _ = encode(model, {"s": styled.to(model.device)}, {})
+    c, _ = model.encode({"c": given.to(model.device)})
+    s, _ = model.encode({"s": styled.to(model.device)})
     c = {"c": c["c"].repeat_interleave(len(STYLES), dim=0)}
     images = decoded(model, c | {"s": s["s"].repeat(len(given), 1)})[:, 0].unflatten(0, (-1, len(STYLES)))
     images = torch.cat([styled[None, :, 0], images])
@@ -164,7 +163,7 @@ def n_given(labels: Tensor) -> int:
 
 def new_examples(model: VHE, given: Tensor, n: int) -> Tensor:
     """Draw n new examples for each support set (R, k, 1, 28, 28), each with a new code: (R, n, 1, 28, 28)."""
-    values, _ = encode(model, dict.fromkeys(shared_latents(model), given.repeat_interleave(n, dim=0)), {})
+    values, _ = model.encode(dict.fromkeys(shared_latents(model), given.repeat_interleave(n, dim=0)))
     return decoded(model, values)[:, 0].unflatten(0, (-1, n))
 
 

@@ -1,35 +1,36 @@
 """What halves.py and pixels.py share: images as parts, where any part may be missing, and the commands on them."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import torch
 import tyro
 from torch import Tensor
 
 from common.data import Batch, Examples
-from common.errors import require, require_positive
+from common.data.image_caches import open_picture
+from common.errors import brief, require, require_positive
 from common.estimators import importance_estimates
 from common.models import MultimodalVAE
 from mnist.data import MNIST
-from mnist.parts.model import SHAPES, build, columns, inputs, join, n_parts, pixels
+from mnist.parts.model import N_PIXELS, SHAPES, SIZE, build, columns, inputs, join, n_parts, pixels
 from mnist.parts.model import split as split_images
-from mnist.parts.observed import Observed
 from reports import metrics, plots, sampling, tables
 from reports.options import LoglikeConfig, SamplesConfig
 from training import Experiment, objective_of, options, run
 from training.model_options import ObjectiveOptions, PosteriorOption
 
+HALVES = {"top": "bottom", "bottom": "top", "left": "right", "right": "left"}
 BATCH_SIZE = 100
 COMPLETIONS = 6
 N_LATENTS = 20  # as in poe-vae's README
 
 
 @dataclass
-class Train(ObjectiveOptions, options.RunConfig, ABC):
+class Train(ObjectiveOptions, options.RunConfig):
     """Train a model."""
 
     posterior: PosteriorOption = "gaussian"
@@ -100,9 +101,47 @@ class Train(ObjectiveOptions, options.RunConfig, ABC):
         fits = given % n == 0 and given // n >= 2
         require(not is_vmf or fits, f"{spheres} needs a multiple of {n} as --n-latents, {2 * n} or more (got {given})")
 
-    @abstractmethod
-    def objectives(self) -> Sequence[str]:
-        """Names of the objectives that exist for the fusion, the default first."""
+
+class Observed:
+    """The part of an image that a user names, see `Sample`. Call with n: the given pixels of n images, (n, 784) bool.
+
+    Args:
+        seed: of a fraction's random pixels.
+
+    Raises:
+        InputError: neither the name of a half, nor a fraction, nor a readable image.
+    """
+
+    def __init__(self, value: str, seed: int = 0) -> None:
+        self.names = (value, HALVES[value]) if value in HALVES else ("the observed", "the rest")
+        self.generator = torch.Generator().manual_seed(seed)
+        self.fraction, self.pixels = None, None
+        try:
+            self.fraction = float(value)
+        except ValueError:
+            self.pixels = _half(value) if value in HALVES else torch.from_numpy(_mask_of(value)).flatten()
+        known = self.fraction is None or 0 <= self.fraction <= 1
+        require(known, f"--observed {value}: a fraction of the pixels lies in [0, 1]")
+
+    def __call__(self, n: int) -> Tensor:
+        if self.pixels is not None:
+            return self.pixels.expand(n, -1)
+        order = torch.rand(n, N_PIXELS, generator=self.generator).argsort(dim=1)
+        return order < round(self.fraction * N_PIXELS)
+
+
+def _half(name: str) -> Tensor:
+    first = torch.arange(SIZE) < SIZE // 2
+    half = first if name in ("top", "left") else ~first
+    return (half[:, None] if name in ("top", "bottom") else half).expand(SIZE, SIZE).flatten()
+
+
+def _mask_of(path: str) -> np.ndarray:
+    meant = f"{', '.join(HALVES)}, a fraction, or an image of what is given"
+    # False too where a text is too long for a file's name
+    require(os.path.isfile(path), f"--observed {brief(path)} is none of {meant}")
+    with open_picture(Path(path), f"give {meant}", f"--observed {path}") as file:
+        return np.asarray(file.convert("L").resize((SIZE, SIZE))) > 127
 
 
 @dataclass

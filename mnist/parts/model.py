@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from math import log, prod, sqrt
-from typing import Protocol
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
@@ -41,23 +41,6 @@ class Options(NetworkOptions):
     likelihood_scale: float | None = None
 
 
-class Networks(Protocol):
-    """The options that determine the model."""
-
-    layout: str
-    decoder: str
-    fusion: str
-    posterior: str
-    likelihood: str
-    learn_prior: bool
-    n_latents: int
-    n_vmfs: int
-    hidden: int
-    layers: int
-    embed_dim: int | None
-    likelihood_scale: float | None
-
-
 def n_parts(layout: str) -> int:
     """Return the number of an image's parts: 2 halves, or 784 pixels."""
     return sum(shape[0] if len(shape) > 1 else 1 for shape in SHAPES[layout].values())
@@ -74,7 +57,7 @@ def join(modalities: Mapping[str, Tensor]) -> Tensor:
     return torch.cat([x.flatten(1) for x in modalities.values()], dim=1).view(-1, 1, SIZE, SIZE)
 
 
-def build(config: Networks) -> MultimodalVAE:
+def build(config: SimpleNamespace) -> MultimodalVAE:
     """Build the model of an image's halves or pixels, each in [0, 1], with the modalities of `SHAPES`."""
     heads = (config.n_latents,) * FAMILIES[config.posterior].n_params
     shapes = SHAPES[config.layout]
@@ -91,7 +74,7 @@ def build(config: Networks) -> MultimodalVAE:
     )
 
 
-def _encoder(config: Networks, heads: tuple[int, ...], *shape: int) -> nn.Module:
+def _encoder(config: SimpleNamespace, heads: tuple[int, ...], *shape: int) -> nn.Module:
     """Build the encoder of a half (size,), or of all halves or pixels together (n, size)."""
     *n, size = shape
     if config.fusion == "unstructured":
@@ -105,7 +88,7 @@ def _encoder(config: Networks, heads: tuple[int, ...], *shape: int) -> nn.Module
     return _shared_network(config, *n, size, last)
 
 
-def _decoder(config: Networks, *shape: int) -> nn.Module:
+def _decoder(config: SimpleNamespace, *shape: int) -> nn.Module:
     """Build the decoder of a half (size,), or of all halves or pixels together (n, size)."""
     *n, size = shape
     if n and config.decoder == "shared":
@@ -115,7 +98,7 @@ def _decoder(config: Networks, *shape: int) -> nn.Module:
     return nn.Sequential(hidden, last, nn.Unflatten(1, shape)) if n else nn.Sequential(hidden, last)
 
 
-def _shared_network(config: Networks, n: int, n_inputs: int, last: nn.Module) -> SharedNetwork:
+def _shared_network(config: SimpleNamespace, n: int, n_inputs: int, last: nn.Module) -> SharedNetwork:
     """Build a network for n halves or pixels, which embeddings tell apart."""
     first = nn.Linear(n_inputs, config.hidden)
     # tanh keeps the features' mean at 0 at first: a mean that all pixels share would dominate the sum over them
@@ -123,7 +106,7 @@ def _shared_network(config: Networks, n: int, n_inputs: int, last: nn.Module) ->
     return SharedNetwork(n, first, rest, config.embed_dim)
 
 
-def _fusion(config: Networks, heads: tuple[int, ...]) -> str | Strategy:
+def _fusion(config: SimpleNamespace, heads: tuple[int, ...]) -> str | Strategy:
     """Return the fusion's name, or build the strategy of a fusion that has its own network."""
     hidden = [config.hidden] * config.layers
     if config.fusion == "set":
@@ -136,7 +119,7 @@ def _fusion(config: Networks, heads: tuple[int, ...]) -> str | Strategy:
     return config.fusion
 
 
-def _likelihood(config: Networks) -> nn.Module:
+def _likelihood(config: SimpleNamespace) -> nn.Module:
     """Build the likelihood of a half, or of all halves or pixels together."""
     if config.likelihood == "bernoulli":
         return BernoulliLikelihood()

@@ -21,7 +21,7 @@ import celeba19.train
 from celeba.attributes import ATTRIBUTES
 from celeba.data import drawn
 from celeba.sample import giver
-from celeba19.objective import AuthorsElbo
+from celeba19.train import AuthorsElbo
 from common.checkpoints import load_config, load_model
 from common.encoders_decoders import has_batch_norm
 from common.errors import InputError

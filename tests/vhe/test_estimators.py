@@ -10,7 +10,12 @@ from torch.distributions import Categorical, MultivariateNormal
 from common.errors import InputError
 from tests.helpers.homoencoders import OF_X, A, Pc, Px, Qa, Qc, Qz, exact_log_p, model_of, posterior, sets_of
 from vhe import VHE, Result
-from vhe.framework.estimators import log_conditional, log_conditionals, log_joint
+from vhe.framework.estimators import ROWS_AT_ONCE, log_conditional, log_conditionals, log_joint
+
+
+@pytest.fixture(autouse=True)
+def large_batches(monkeypatch):
+    monkeypatch.setitem(ROWS_AT_ONCE, "cpu", 10_000)
 
 
 def check_unbiased(estimates, exact):
@@ -38,7 +43,7 @@ def test_other_proposals_converge_to_log_p_from_below(hierarchical):
     model, x = model_of(hierarchical, wrong=True), sets_of(1, 1)[0]
     exact = exact_log_p(x[None], hierarchical)
     check_unbiased(log_conditional(model, x.expand(4000, 3), n_samples=2), exact.expand(4000))
-    torch.testing.assert_close(log_conditional(model, x, None, 40_000, at_once=10_000), exact, rtol=0, atol=0.03)
+    torch.testing.assert_close(log_conditional(model, x, None, 40_000), exact, rtol=0, atol=0.03)
 
 
 @pytest.mark.parametrize("wrong", [False, True])
@@ -68,7 +73,7 @@ def test_the_encoder_given_a_support_set_is_part_of_the_model():
 @pytest.mark.parametrize("hierarchical", [False, True])
 def test_every_example_under_every_class(hierarchical):
     model, sets, x = model_of(hierarchical), sets_of(3, 5) / 2, sets_of(4, 1)[:, 0] / 2
-    found = log_conditionals(model, x, dict.fromkeys(model.latents[:-1], sets), 5000, at_once=10_000)
+    found = log_conditionals(model, x, dict.fromkeys(model.latents[:-1], sets), 5000)
     both = torch.cat([sets.expand(4, 3, 5, 3), x[:, None, None].expand(4, 3, 1, 3)], dim=2)
     exact = exact_log_p(both.flatten(0, 1), hierarchical).view(4, 3) - exact_log_p(sets, hierarchical)
     torch.testing.assert_close(found, exact, rtol=0, atol=0.1)
@@ -89,7 +94,7 @@ def test_joint_of_sets_by_support_sets_of_some(hierarchical, mixed, n_own, k):
     model, sets = model_of(hierarchical, wrong=True), sets_of(1, 4)
     shared = dict.fromkeys(model.latents[:-1], k)
     exact = exact_log_p(sets, hierarchical).expand(3000)
-    check_unbiased(log_joint(model, sets.expand(3000, 4, 3), shared, 6, mixed, n_own, at_once=10_000).value, exact)
+    check_unbiased(log_joint(model, sets.expand(3000, 4, 3), shared, 6, mixed, n_own).value, exact)
 
 
 def test_joint_of_one_is_log_p():
@@ -102,7 +107,7 @@ def test_more_draws_of_what_examples_have_alone_are_worth_more():
     """Than as many of what they share, where the former have the poor encoder."""
     model, sets = model_of(), sets_of(1, 4).expand(1000, 4, 3)
     model.encoder["z"].wrong = True
-    one, several = (log_joint(model, sets, {"c": 4}, 10 // j, 1, j, at_once=10_000).value.mean() for j in (1, 5))
+    one, several = (log_joint(model, sets, {"c": 4}, 10 // j, 1, j).value.mean() for j in (1, 5))
     assert one + 0.02 < several < exact_log_p(sets[:1]) + 0.02
 
 
@@ -113,35 +118,37 @@ def test_mixtures_bound_the_weights():
     for mixed in (1, 20):
         model = model_of()
         model.encoder["c"].narrow = 0.1
-        estimate = log_joint(model, sets, {"c": 1}, 200, mixed, 1, at_once=10_000)
+        estimate = log_joint(model, sets, {"c": 1}, 200, mixed, 1)
         below[mixed], ess[mixed] = (exact_log_p(sets) - estimate.value).mean(), estimate.ess.mean()
     assert ess[20] > 1.7 * ess[1]
     assert below[1] > 0.4 and below[20] < 0.05
 
 
 @pytest.mark.parametrize("at_once", [1, 7, 10**6])
-def test_batches_do_not_change_an_estimate(at_once):
+def test_batches_do_not_change_an_estimate(at_once, monkeypatch):
     sets, x = sets_of(3, 4), sets_of(5, 1)[:, 0]
 
     def estimates(at_once):
-        found = [log_conditional(model_of(wrong=True), x, n_samples=6, at_once=at_once)]
-        found += [log_conditional(model_of(wrong=True), x[:3], {"c": sets}, 6, at_once)]
-        found += [log_conditionals(model_of(wrong=True), x, {"c": sets}, 6, at_once)]
+        monkeypatch.setitem(ROWS_AT_ONCE, "cpu", at_once)
+        found = [log_conditional(model_of(wrong=True), x, n_samples=6)]
+        found += [log_conditional(model_of(wrong=True), x[:3], {"c": sets}, 6)]
+        found += [log_conditionals(model_of(wrong=True), x, {"c": sets}, 6)]
         torch.manual_seed(1)
-        return [*found, *log_joint(model_of(True, wrong=True), sets, {"a": 2, "c": 2}, 6, 4, 2, at_once)]
+        return [*found, *log_joint(model_of(True, wrong=True), sets, {"a": 2, "c": 2}, 6, 4, 2)]
 
     for found, expected in zip(estimates(at_once), estimates(10), strict=True):
         torch.testing.assert_close(found, expected)
 
 
-def test_batches_are_bounded():
+def test_batches_are_bounded(monkeypatch):
+    monkeypatch.setitem(ROWS_AT_ONCE, "cpu", 40)
     sizes = []
     model = model_of()
     model.decoder.register_forward_pre_hook(lambda _, args, kwargs: sizes.append(len(kwargs["c"])), with_kwargs=True)
     sets = sets_of(5, 4)
-    log_conditional(model, sets[:, 0], n_samples=30, at_once=40)
-    log_conditionals(model, sets[:, 0], {"c": sets}, n_samples=30, at_once=40)
-    log_joint(model, sets, {"c": 3}, n_samples=30, n_inner=2, at_once=40)
+    log_conditional(model, sets[:, 0], n_samples=30)
+    log_conditionals(model, sets[:, 0], {"c": sets}, n_samples=30)
+    log_joint(model, sets, {"c": 3}, n_samples=30, n_inner=2)
     assert max(sizes) == 40 and sum(sizes) == 30 * (5 + 25 + 40)
 
 
@@ -198,16 +205,12 @@ def test_discrete_variables(exact):
     of_each = torch.einsum("cz,czx->cx", P_Z, P_X)
     n, tolerance = (1, 1e-12) if exact else (10_000, 0.05)
     expected = (P_C @ of_each).log()
-    torch.testing.assert_close(log_conditional(model, x, None, n, at_once=10_000), expected, rtol=0, atol=tolerance)
+    torch.testing.assert_close(log_conditional(model, x, None, n), expected, rtol=0, atol=tolerance)
     expected = (P_C @ of_each[:, sets].prod(dim=-1)).log()
-    torch.testing.assert_close(
-        log_joint(model, sets, {"c": 3}, n, 100, 1, at_once=10_000).value, expected, rtol=0, atol=tolerance
-    )
+    torch.testing.assert_close(log_joint(model, sets, {"c": 3}, n, 100, 1).value, expected, rtol=0, atol=tolerance)
     q = of_each[:, sets].prod(dim=-1) * P_C[:, None] if exact else torch.ones(3, 2).double()
     expected = (of_each.T @ (q / q.sum(dim=0))).log()
-    torch.testing.assert_close(
-        log_conditionals(model, x, {"c": sets}, 10_000, at_once=10_000), expected, rtol=0, atol=0.05
-    )
+    torch.testing.assert_close(log_conditionals(model, x, {"c": sets}, 10_000), expected, rtol=0, atol=0.05)
 
 
 @pytest.mark.parametrize(

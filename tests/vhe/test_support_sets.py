@@ -10,7 +10,7 @@ import torch
 from common.errors import InputError
 from vhe import DataLoader, SupportSets, Transform
 from vhe.framework import support_sets
-from vhe.framework.examples import stacked_if_alike
+from vhe.framework.support_sets import stacked_if_alike
 from vhe.objectives import OBJECTIVES, HomoencoderObjective
 
 N = 12

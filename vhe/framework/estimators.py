@@ -12,15 +12,14 @@ from torch import Tensor
 
 from common.errors import require
 from common.estimators import Estimate, ImportanceWeights
+from vhe.framework.distributions import Result
 from vhe.framework.homoencoder import VHE
 
 ROWS_AT_ONCE = {"cpu": 100, "cuda": 4000}  # pairs of an example and a sample in a batch: the fastest sizes
 
 
 @torch.no_grad()
-def log_conditional(
-    model: VHE, x: Tensor, given: Mapping[str, Tensor] | None = None, n_samples: int = 100, at_once: int | None = None
-) -> Tensor:
+def log_conditional(model: VHE, x: Tensor, given: Mapping[str, Tensor] | None = None, n_samples: int = 100) -> Tensor:
     r"""Estimate log p(x|D); with nothing given log p(x).
 
     .. math:: \log \frac1S \sum_s p(x|c_s, z_s) \frac{p(z_s|c_s)}{q(z_s|x, c_s)}, \quad c_s \sim q(c|D), \;
@@ -33,7 +32,6 @@ def log_conditional(
         x: examples (B, ...).
         given: {latent: support sets (B, k, ...)}.
         n_samples: S.
-        at_once: how many of the S B pairs of an example and a sample make a batch; by default a fast number.
 
     Returns:
         (B,), nats.
@@ -46,22 +44,20 @@ def log_conditional(
     n = len(x)
 
     def log_weight(rows: Tensor) -> Tensor:
-        values, _ = encode(model, _select(given, rows % n), {})
+        values, _ = model.encode(_select(given, rows % n))
         return _log_weight(model, x[rows % n], values)
 
-    return _log_mean(_in_batches(log_weight, n_samples * n, at_once, x.device).view(n_samples, n))
+    return _log_mean(_in_batches(log_weight, n_samples * n, x.device).view(n_samples, n))
 
 
 @torch.no_grad()
-def log_conditionals(
-    model: VHE, x: Tensor, given: Mapping[str, Tensor], n_samples: int = 100, at_once: int | None = None
-) -> Tensor:
+def log_conditionals(model: VHE, x: Tensor, given: Mapping[str, Tensor], n_samples: int = 100) -> Tensor:
     """Estimate log p(x|D) of every example under every class; all examples share the draws of a class's variables.
 
     Args:
         x: examples (Q, ...).
         given: {latent: support sets (N, k, ...)}, one for each class.
-        n_samples, at_once: as in `log_conditional`.
+        n_samples: S.
 
     Returns:
         (Q, N), nats.
@@ -72,29 +68,20 @@ def log_conditionals(
     _check(model, given, n_samples)
     require(bool(given), f"give support sets of a latent variable: {', '.join(model.latents)}")
     n_examples, n_classes = len(x), len(next(iter(given.values())))
-    batches = [
-        encode(model, _select(given, rows % n_classes), {})[0]
-        for rows in _batches(n_samples * n_classes, at_once, x.device)
-    ]
+    batches = [model.encode(_select(given, rows % n_classes))[0] for rows in _batches(n_samples * n_classes, x.device)]
     values = {name: torch.cat([batch[name] for batch in batches]) for name in given}  # (S * N, ...)
 
     def log_weight(rows: Tensor) -> Tensor:  # rows count samples, examples and classes, the latter fastest
         sample, example, label = rows // (n_examples * n_classes), rows // n_classes % n_examples, rows % n_classes
         return _log_weight(model, x[example], _select(values, sample * n_classes + label))
 
-    log_w = _in_batches(log_weight, n_samples * n_examples * n_classes, at_once, x.device)
+    log_w = _in_batches(log_weight, n_samples * n_examples * n_classes, x.device)
     return _log_mean(log_w.view(n_samples, n_examples, n_classes))
 
 
 @torch.no_grad()
 def log_joint(
-    model: VHE,
-    sets: Tensor,
-    shared: Mapping[str, int],
-    n_samples: int = 100,
-    mixture_size: int = 10,
-    n_inner: int = 10,
-    at_once: int | None = None,
+    model: VHE, sets: Tensor, shared: Mapping[str, int], n_samples: int = 100, mixture_size: int = 10, n_inner: int = 10
 ) -> Estimate:
     r"""Estimate log p(x_1, ..., x_n) of sets whose examples share latent variables c and each have others, z_i.
 
@@ -113,7 +100,6 @@ def log_joint(
         mixture_size: the number of support sets in a mixture q(c). Each of them scores every sample of the mixture.
         n_inner: J. The errors of n images multiply, so that few samples of c with some of z each do better than many
             samples of c with one of z.
-        at_once: how many examples make a batch; by default a fast number.
 
     Returns:
         an Estimate (B,).
@@ -135,32 +121,11 @@ def log_joint(
     for start in range(0, n_samples, mixture_size):
         s = min(mixture_size, n_samples - start)
         support_sets = _random_support_sets(sets, shared, s)
-        values, _ = encode(model, support_sets, {})  # {latent: (s * B, ...)}
-        log_q = _log_mixture(model, support_sets, values, s, at_once)
-        log_likelihood = _log_likelihood(model, sets, values, s, n_inner, at_once)
+        values, _ = model.encode(support_sets)  # {latent: (s * B, ...)}
+        log_q = _log_mixture(model, support_sets, values, s)
+        log_likelihood = _log_likelihood(model, sets, values, s, n_inner)
         weights.add(log_likelihood + _log_prior(model, shared, values).view(s, b) - log_q)
     return weights.estimate()
-
-
-def encode(
-    model: VHE, inputs: Mapping[str, Tensor], values: Mapping[str, Tensor]
-) -> tuple[dict[str, Tensor], Tensor | int]:
-    """Draw the latent variables that have support sets; score those whose values are known.
-
-    Args:
-        inputs: {latent: support sets (n, k, ...)}.
-        values: {latent: (n, ...)}, the known values.
-
-    Returns:
-        all values, {latent: (n, ...)}; log q (n,), nats, summed over the latent variables with support sets.
-    """
-    values, log_q = dict(values), 0
-    for name in model.latents:
-        if name in inputs:
-            result = model.q(name, inputs[name], values, values.get(name))
-            values[name] = result.value
-            log_q = log_q + result.log_prob
-    return values, log_q
 
 
 def _random_support_sets(sets: Tensor, shared: Mapping[str, int], s: int) -> dict[str, Tensor]:
@@ -172,9 +137,7 @@ def _random_support_sets(sets: Tensor, shared: Mapping[str, int], s: int) -> dic
     return {name: examples[members[:, :k]] for name, k in shared.items()}
 
 
-def _log_mixture(
-    model: VHE, support_sets: Mapping[str, Tensor], values: Mapping[str, Tensor], s: int, at_once: int | None
-) -> Tensor:
+def _log_mixture(model: VHE, support_sets: Mapping[str, Tensor], values: Mapping[str, Tensor], s: int) -> Tensor:
     """Return the log-density of each value under the mean of the s encoders of its set: (s, B), nats.
 
     Args:
@@ -186,15 +149,13 @@ def _log_mixture(
 
     def log_q(rows: Tensor) -> Tensor:  # rows count values, support sets and sets of examples, the latter fastest
         value, support_set = rows // (s * b) * b + rows % b, rows % (s * b)
-        return encode(model, _select(support_sets, support_set), _select(values, value))[1]
+        return _log_q(model.encode(_select(support_sets, support_set), _select(values, value))[1])
 
-    log_q_each = _in_batches(log_q, s * s * b, at_once, first.device).view(s, s, b)
+    log_q_each = _in_batches(log_q, s * s * b, first.device).view(s, s, b)
     return _log_mean(log_q_each.transpose(0, 1))
 
 
-def _log_likelihood(
-    model: VHE, sets: Tensor, values: Mapping[str, Tensor], s: int, n_inner: int, at_once: int | None
-) -> Tensor:
+def _log_likelihood(model: VHE, sets: Tensor, values: Mapping[str, Tensor], s: int, n_inner: int) -> Tensor:
     """Estimate log p(x_1, ..., x_n|c) of the sets (B, n, ...) for s values of c each: (s, B), nats.
 
     Args:
@@ -208,16 +169,21 @@ def _log_likelihood(
         example, value = rows % (b * n * n_inner) // n_inner, rows // (n * n_inner)
         return _log_weight(model, examples[example], _select(values, value))
 
-    log_w = _in_batches(log_weight, s * b * n * n_inner, at_once, sets.device).view(s, b, n, n_inner)
+    log_w = _in_batches(log_weight, s * b * n * n_inner, sets.device).view(s, b, n, n_inner)
     return _log_mean(log_w.movedim(-1, 0)).sum(dim=-1)
 
 
 def _log_weight(model: VHE, x: Tensor, values: Mapping[str, Tensor]) -> Tensor:
     """Return log p(x|c, z) p(z|c) / q(z|x, c) of examples (n, ...) given c, with one sample of z each: (n,), nats."""
     inferred = {name: x.unsqueeze(1) for name in model.latents if name not in values}
-    values, log_q = encode(model, inferred, values)
+    values, posteriors = model.encode(inferred, values)
     log_p = model.p(model.observed, values, x).log_prob
-    return log_p + _log_prior(model, inferred, values) - log_q
+    return log_p + _log_prior(model, inferred, values) - _log_q(posteriors)
+
+
+def _log_q(posteriors: Mapping[str, Result]) -> Tensor | int:
+    """Return log q, summed over the latent variables that were encoded: (n,), nats."""
+    return sum(result.log_prob for result in posteriors.values())
 
 
 def _log_prior(model: VHE, names: Iterable[str], values: Mapping[str, Tensor]) -> Tensor | int:
@@ -225,13 +191,13 @@ def _log_prior(model: VHE, names: Iterable[str], values: Mapping[str, Tensor]) -
     return sum(model.p(name, values, values[name]).log_prob for name in names)
 
 
-def _in_batches(f: Callable[[Tensor], Tensor], n: int, at_once: int | None, device: torch.device) -> Tensor:
-    """Return f of the row numbers 0 to n - 1, (n,), computed batch by batch."""
-    return torch.cat([f(rows) for rows in _batches(n, at_once, device)])
+def _in_batches(f: Callable[[Tensor], Tensor], n: int, device: torch.device) -> Tensor:
+    """Return f of the rows 0 to n - 1, (n, ...), computed in batches."""
+    return torch.cat([f(rows) for rows in _batches(n, device)])
 
 
-def _batches(n: int, at_once: int | None, device: torch.device) -> tuple[Tensor, ...]:
-    return torch.arange(n, device=device).split(at_once or ROWS_AT_ONCE[device.type])
+def _batches(n: int, device: torch.device) -> tuple[Tensor, ...]:
+    return torch.arange(n, device=device).split(ROWS_AT_ONCE[device.type])
 
 
 def _select(tensors: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:

@@ -93,6 +93,25 @@ class VHE(nn.Module):
             return evaluate(self.decoder, self.likelihood, values, value, n=n)
         return evaluate(self.prior[variable], self.priors[variable], values, value, n=n)
 
+    def encode(
+        self, inputs: Mapping[str, Tensor], values: Mapping[str, Tensor] | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Result]]:
+        """Draw the latent variables that have support sets; score those whose values are known.
+
+        Args:
+            inputs: {latent: support sets (B, k, ...)}.
+            values: {latent: (B, ...)}, the known values.
+
+        Returns:
+            all values, {latent: (B, ...)}; and the result, with log q, of each latent variable with support sets.
+        """
+        values, results = dict(values or {}), {}
+        for name in self.latents:
+            if name in inputs:
+                results[name] = self.q(name, inputs[name], values, values.get(name))
+                values[name] = results[name].value
+        return values, results
+
     def score(
         self,
         inputs: Mapping[str, Tensor],
@@ -140,15 +159,16 @@ class VHE(nn.Module):
             InputError: a name is missing or unknown, or inputs, sizes or log-probabilities do not have B rows.
         """
         self._check_batch(inputs, sizes, observed)
-        kl_factors = self._kl_factors(kl_factor)
-        x = observed[self.observed]
-        values, posteriors = self._encode(inputs)
+        if isinstance(kl_factor, Mapping):
+            self._check_known("kl_factor", kl_factor)
+        factors = kl_factor if isinstance(kl_factor, Mapping) else dict.fromkeys(self.latents, kl_factor)
+        values, posteriors = self.encode(inputs)
         priors = {v: self.p(v, values, values[v]) for v in self.latents}
-        log_p = self.p(self.observed, values, x).log_prob
+        log_p = self.p(self.observed, values, observed[self.observed]).log_prob
         kl = {v: posteriors[v].log_prob - priors[v].log_prob for v in self.latents}
         # examples that are not tensors have no device, and their groups' sizes are on the CPU
-        weighted_kl = {v: kl[v] / torch.as_tensor(sizes[v], device=kl[v].device) for v in self.latents}
-        weighted_kl |= {v: factor * weighted_kl[v] for v, factor in kl_factors.items() if factor != 1}
+        per_example = {v: kl[v] / torch.as_tensor(sizes[v], device=kl[v].device) for v in self.latents}
+        weighted_kl = {v: factors.get(v, 1) * term for v, term in per_example.items()}
         bound = log_p
         for term in weighted_kl.values():
             bound = bound - term
@@ -180,15 +200,6 @@ class VHE(nn.Module):
             values[name] = result.value
         return Record(values | {self.observed: self.p(self.observed, values, n=n).value})
 
-    def _encode(self, inputs: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Result]]:
-        """Draw all latent variables from their encoders: their values, and the results with log q."""
-        values: dict[str, Tensor] = {}
-        results = {}
-        for name in self.latents:
-            results[name] = self.q(name, inputs[name], values)
-            values[name] = results[name].value
-        return values, results
-
     def _reinforce_terms(
         self, posteriors: Mapping[str, Result], log_p: Tensor, weighted_kl: Mapping[str, Tensor]
     ) -> Iterator[Tensor]:
@@ -207,13 +218,6 @@ class VHE(nn.Module):
             -kl for v, kl in weighted_kl.items() if descendants & {v, *self.encoders[v].given, *self.priors[v].given}
         ]
         return sum(terms, log_p if descendants & set(self.likelihood.given) else torch.zeros_like(log_p))
-
-    def _kl_factors(self, kl_factor: float | Mapping[str, float]) -> Mapping[str, float]:
-        """Return the factors by latent variable."""
-        if not isinstance(kl_factor, Mapping):
-            return dict.fromkeys(self.latents, kl_factor)
-        self._check_known("kl_factor", kl_factor)
-        return kl_factor
 
     def _check_known(self, argument: str, names: Iterable[str]) -> None:
         unknown = [name for name in names if name not in self.latents]

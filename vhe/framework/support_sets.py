@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from math import prod
+from numbers import Number
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,9 +12,37 @@ import torch
 from torch import Tensor
 
 from common.errors import require
-from vhe.framework.examples import Examples, in_sets, select, stacked_if_alike
 
+Examples = Tensor | Sequence[Any]  # (N, ...), or N objects of any kind
 DRAWN_AT_ONCE = 10_000  # examples whose support sets a loader draws together: a single batch takes nearly as long
+
+
+def stacked_if_alike(data: Examples) -> Examples:
+    """Return numbers, or tensors, arrays or lists of numbers of one shape, as one tensor; anything else as it is."""
+    if isinstance(data, Tensor) or not all(
+        isinstance(x, Tensor | np.ndarray | np.generic | Number | list) for x in data
+    ):
+        return data
+    try:
+        tensors = [torch.as_tensor(x) for x in data]
+    except (RuntimeError, ValueError, TypeError):  # arrays or lists of anything but numbers, or of unequal lengths
+        return data
+    return torch.stack(tensors) if len({x.shape for x in tensors}) == 1 else data
+
+
+def select(examples: Examples, rows: Tensor) -> Examples:
+    """Return the examples of the rows (n,)."""
+    return examples.index_select(0, rows) if isinstance(examples, Tensor) else [examples[i] for i in rows.tolist()]
+
+
+def in_sets(examples: Examples, sizes: Sequence[int]) -> list[Examples]:
+    """Split B times sum(sizes) examples into a batch of sets for each size k: (B, k, ...), or B lists of k objects."""
+    n = sum(sizes)
+    if isinstance(examples, Tensor):
+        return list(examples.unflatten(0, (-1, n)).split(list(sizes), dim=1))
+    of_each = [examples[start : start + n] for start in range(0, len(examples), n)]
+    places = [slice(stop - size, stop) for size, stop in zip(sizes, accumulate(sizes), strict=True)]
+    return [[x[place] for x in of_each] for place in places]
 
 
 class Transform(NamedTuple):
@@ -33,14 +63,10 @@ class Transform(NamedTuple):
         """Return each of the n examples in its version (n,), an index of `args`."""
         rows_of = [(version == i).nonzero().squeeze(1) for i in range(len(self.args))]
         made = [(rows, self.f(select(x, rows), arg)) for rows, arg in zip(rows_of, self.args, strict=True) if len(rows)]
-        first = made[0][1]
-        if not isinstance(x, Tensor):
-            by_row = {row: y for rows, examples in made for row, y in zip(rows.tolist(), examples, strict=True)}
-            return [by_row[row] for row in range(len(x))]
-        result = first.new_empty(len(x), *first.shape[1:])
-        for rows, examples in made:
-            result[rows] = examples
-        return result
+        order = torch.cat([rows for rows, _ in made]).argsort()
+        if isinstance(x, Tensor):
+            return torch.cat([y for _, y in made])[order]
+        return select([example for _, y in made for example in y], order)
 
 
 @dataclass
@@ -123,7 +149,9 @@ class SupportSets:
             "both need the same latent variables",
         )
         for transform in self.transforms:
-            self._check_transform(transform)
+            unknown = ", ".join(name for name in transform.share_labels if name not in labels)
+            require(not unknown, f"share_labels of a transform names {unknown}: the labels are {', '.join(labels)}")
+            require(len(transform.args) > 0, "a transform has no args: give one for each version")
         self.groups: dict[str, Groups] = {}
         self.sizes: dict[str, Tensor] = {}  # {latent: the size of each example's group, (N,)}
         self.excluded: dict[str, bool] = {}  # {latent: whether its support sets leave the target out}
@@ -158,7 +186,8 @@ class SupportSets:
             the rows of the data (B, 1 + sum of k), the example itself first and then its support sets; their versions
             by transform, each of the same shape.
         """
-        target_versions = [self._randint(len(t.args), (len(index), 1)) for t in self.transforms]
+        draws = {"size": (len(index), 1), "device": self.device, "generator": self.generator}
+        target_versions = [torch.randint(len(transform.args), **draws) for transform in self.transforms]
         rows, versions = [index[:, None]], [target_versions]
         for name in self.k_shot:
             set_rows, set_versions = self._draw(name, index, target_versions)
@@ -175,14 +204,6 @@ class SupportSets:
         target, *inputs = in_sets(x, [1, *self.k_shot.values()])
         target = target.squeeze(1) if isinstance(target, Tensor) else [x for (x,) in target]
         return Batch(target, dict(zip(self.k_shot, inputs, strict=True)), sizes)
-
-    def _check_transform(self, transform: Transform) -> None:
-        unknown = [name for name in transform.share_labels if name not in self.labels]
-        require(
-            not unknown,
-            f"share_labels of a transform names {', '.join(unknown)}: the labels are {', '.join(self.labels)}",
-        )
-        require(len(transform.args) > 0, "a transform has no args: give one for each version")
 
     def _group(self, name: str, labels: Any) -> None:  # noqa: ANN401 (whatever NumPy takes)
         """Group the examples by the labels of a latent variable; InputError unless all groups are large enough."""
@@ -251,28 +272,18 @@ class SupportSets:
         # float64, since float32 has only 2^24 different values
         return torch.rand(shape, dtype=torch.float64, device=self.device, generator=self.generator)
 
-    def _randint(self, n: int, shape: tuple[int, ...]) -> Tensor:
-        return torch.randint(n, shape, device=self.device, generator=self.generator)
-
 
 class DataLoader:
     """Passes over the data in a random order, in batches with support sets; the last batch may be smaller.
 
-    Args, raises: as `SupportSets`, and batch_size, the number of examples in a batch.
+    Args, raises: as `SupportSets`, whose other arguments are `options`; and batch_size, of examples.
     """
 
     def __init__(
-        self,
-        data: Examples,
-        labels: Mapping[str, Any],
-        k_shot: Mapping[str, int],
-        batch_size: int,
-        transforms: Sequence[Transform] = (),
-        exclude_target: bool = False,
-        generator: torch.Generator | None = None,
+        self, data: Examples, labels: Mapping[str, Any], k_shot: Mapping[str, int], batch_size: int, **options: object
     ) -> None:
         require(batch_size > 0, f"batch_size must be positive, not {batch_size}")
-        self.examples = SupportSets(data, labels, k_shot, transforms, exclude_target, generator)
+        self.examples = SupportSets(data, labels, k_shot, **options)
         self.batch_size = batch_size
 
     def __len__(self) -> int:
