@@ -1,5 +1,6 @@
 """The configuration of `multivae_api.mmvae.MMVAE`, its checks, and the pieces that it stands for."""
 
+import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -108,8 +109,9 @@ def check(config: MMVAEConfig, names: tuple[str, ...], encoders: Mapping | None,
     """
     dists = {name: dist for name, dist in (config.decoders_dist or {}).items() if not callable(dist)}
     try:
-        msgspec.convert(vars(config) | {"decoders_dist": dists}, Options)
-    except msgspec.ValidationError as error:
+        # JSON makes plain values of what only inherits from them, such as NumPy's float64 and torch.Size
+        msgspec.convert(json.loads(json.dumps(vars(config) | {"decoders_dist": dists})), Options)
+    except (msgspec.ValidationError, TypeError) as error:
         raise InputError(f"MMVAEConfig cannot be used, {error}: give another value") from error
     require(
         (encoders is not None and decoders is not None) or config.input_dims is not None,

@@ -41,7 +41,8 @@ class MultimodalBaseDataset(Dataset):
     def __init__(self, data: Mapping[str, Tensor | np.ndarray], labels: Tensor | np.ndarray | None = None) -> None:
         self.data = {name: torch.as_tensor(x) for name, x in data.items()}
         self.labels = labels
-        self._check_lengths(self.data | ({} if labels is None else {"labels": labels}))
+        sizes = {name: len(x) for name, x in data.items()} | ({} if labels is None else {"labels": len(labels)})
+        require(len(set(sizes.values())) == 1, f"all modalities need the same number of examples (got {sizes})")
 
     def __len__(self) -> int:
         return len(next(iter(self.data.values())))
@@ -51,10 +52,6 @@ class MultimodalBaseDataset(Dataset):
         if self.labels is not None:
             output.labels = self.labels[index]
         return output
-
-    def _check_lengths(self, values: Mapping[str, Tensor | np.ndarray]) -> None:
-        sizes = {name: len(x) for name, x in values.items()}
-        require(len(set(sizes.values())) == 1, f"all modalities need the same number of examples (got {sizes})")
 
 
 class IncompleteDataset(MultimodalBaseDataset):

@@ -192,7 +192,11 @@ class VHE(nn.Module):
         """
         inputs = inputs or {}
         self._check_known("inputs", inputs)
-        n = _common_batch_size(inputs, batch_size)
+        sizes = {len(x) for x in inputs.values()} | ({batch_size} - {None})
+        given = f" (got {sizes})" if sizes else ""
+        require(len(sizes) == 1, f"give inputs of one batch size, or a batch_size{given}")
+        (n,) = sizes
+        require(n > 0, f"the batch size must be positive, not {n}")
         factors = self.priors | {name: self.encoders[name] for name in inputs}
         values: dict[str, Tensor] = {}
         for name in topological_order(factors, "chosen distribution"):
@@ -241,12 +245,3 @@ class VHE(nn.Module):
             n_sets, shape = len(inputs[name]), tuple(getattr(sizes[name], "shape", ()))
             require(n_sets == n, f"inputs has {n_sets} support sets of {name} for {n} examples: give one for each")
             require(shape in ((), (n,)), f"sizes of {name} has the shape {shape}: give {(n,)}, one for each example")
-
-
-def _common_batch_size(inputs: Mapping[str, Tensor], batch_size: int | None) -> int:
-    """Return the number of support sets of each input, or the batch size; InputError unless they agree."""
-    sizes = {len(x) for x in inputs.values()} | ({batch_size} - {None})
-    require(len(sizes) == 1, "give inputs of one batch size, or a batch_size" + (f" (got {sizes})" if sizes else ""))
-    (n,) = sizes
-    require(n > 0, f"the batch size must be positive, not {n}")
-    return n
