@@ -59,8 +59,8 @@ class Config(FaceOptions, AnalysisConfig):
     N_SAMPLES: ClassVar = 5000
 
     n_samples: int | None = None
-    """faces to generate from the prior; a tenth of them given each attribute alone, and given its absence. Default:
-    5,000; with --limit N at most N"""
+    """faces to generate from the prior; a tenth of them given each attribute alone, and given its absence. None: 5,000;
+    with --limit N at most N"""
 
 
 def judges(config: Config, train: Examples, labels: Tensor, model: MultimodalVAE) -> dict[str, Judge]:

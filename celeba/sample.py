@@ -47,8 +47,8 @@ class Config(FaceOptions, options.ClusterSamplesConfig):
     n_samples: int = 64
     """number of pictures"""
     condition_on_image: str | None = None
-    """path of a photograph, framed like CelebA's aligned ones; or an attribute, for a random test image with it (~
-    before its name: without it)"""
+    """path of a photograph, framed like CelebA's aligned ones;
+    or an attribute, for a random test image with it (~ before its name: without it)"""
     condition_on_attrs: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--condition-on-text"])] = ()
     """attributes that are present, and with ~ before the name those that are absent: Male ~Smiling"""
     reconstruct: bool = False

@@ -70,12 +70,12 @@ class Config(TrainedConfig, AnalysisConfig):
     N_SAMPLES: ClassVar = 1000
 
     n_samples: int | None = None
-    """samples from the prior, for joint generation. Default: 1,000; with --limit N at most N"""
+    """samples from the prior, for joint generation. None: 1,000; with --limit N at most N"""
     components: int | None = None
-    """canonical directions. Default: 40, as in the authors' code; 20 with --demo, whose captions vary less"""
+    """canonical directions. None: 40, as in the authors' code; 20 with --demo, whose captions vary less"""
     feature_components: int | None = None
     """first reduce image features to this number of principal components of the training features, since few images
-    overfit 2048 dimensions. Default: all features, as in the authors' code"""
+    overfit 2048 dimensions. None: all features, as in the authors' code"""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -46,8 +46,8 @@ class Config(options.PriorSamplesConfig):
     condition_on_text: str | None = None
     """a class, by its number or name"""
     sampler: Literal["posterior", "aggregate"] = "posterior"
-    """what z is drawn from, given a text. posterior: q(z|text); aggregate: the mean of q(z|image, text) over the
-    training images that have the text"""
+    """what z is drawn from, given a text. posterior: q(z|text);
+    aggregate: the mean of q(z|image, text) over the training images that have the text"""
     reconstruct: bool = False
     """reconstruct the first test images instead"""
 

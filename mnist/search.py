@@ -71,7 +71,7 @@ class Config(train.Config):
     """the models of images and labels (see python train.py --help)"""
     # what the search chooses, or what makes no sense here
     lambda_text: tyro.conf.Suppress[float] = 1.0
-    annealing_epochs: tyro.conf.Suppress[int | None] = None
+    annealing_epochs: tyro.conf.Suppress[int] = 0
     lr: tyro.conf.Suppress[float] = 1e-3
     batch_size: tyro.conf.Suppress[int] = 100
     resume: tyro.conf.Suppress[bool] = True
@@ -79,10 +79,6 @@ class Config(train.Config):
     experiment: tyro.conf.Suppress[str] = ""
     pre_trained: tyro.conf.Suppress[Path | None] = None
     settings: tyro.conf.Suppress[str] = "recommended"
-
-    def __post_init__(self) -> None:
-        self.fill(annealing_epochs=0)
-        super().__post_init__()
 
     def check(self) -> None:
         super().check()

@@ -50,7 +50,7 @@ class AnalysisConfig(PriorSamplesConfig, ScoresConfig):
     N_SAMPLES: ClassVar[int] = 10_000
 
     n_samples: int | None = None
-    """samples from the prior, for joint coherence. Default: 10,000, as in MMVAE's paper; with --limit N at most N"""
+    """samples from the prior, for joint coherence. None: 10,000, as in MMVAE's paper; with --limit N at most N"""
     n_test: int | None = None
     """score only the first N test examples; unlike --limit, this leaves all training examples"""
     mixture: int = 0

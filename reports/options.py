@@ -155,8 +155,9 @@ class LoglikeConfig(ScoresConfig):
     n_samples: Annotated[int, tyro.conf.arg(aliases=["--iwae-samples"])] = 1000
     """importance samples for each example, as in the papers"""
     tolerance: float | None = None
-    """stop sampling an example when the standard errors of its estimates are below this number of nats; --n-samples is
-    then the maximum. This lowers the estimates, by more than the square of that number where weights have heavy tails.
+    """stop sampling an example when the standard errors of its estimates are below this number of nats;
+    --n-samples is then the maximum.
+    This lowers the estimates, by more than the square of that number where weights have heavy tails.
     None: take all samples"""
 
     @property
@@ -177,7 +178,7 @@ class SubsetLikelihoodsConfig(LoglikeConfig):
     """also estimate log p(x_S) of every subset S of the modalities, and log p(x_T|x_S) of the others T: means over the
     subsets of a size, each estimate with samples of its q(z|x_S). 2^M - 1 estimates"""
     target: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
-    """also estimate log p(TARGET|GIVEN) of these modalities, or without --given log p(TARGET). None: with --given,
-    all others"""
+    """also estimate log p(TARGET|GIVEN) of these modalities, or without --given log p(TARGET).
+    None: with --given, all others"""
     given: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
     """the modalities that --target is given"""

@@ -152,8 +152,9 @@ class MmvaeOptions(PrivateOptions):
     approx_m: tyro.conf.Suppress[int] = 0  # two modalities have no other subsets
     paired_fraction: tyro.conf.Suppress[float] = 1.0  # MMVAE's paper trains on pairs alone
     learn_prior: bool | None = None
-    """learn the scales of the prior, which vmf and ebm do not have; not for poe, quotient, mopoe and jnf, whose
-    posteriors hold N(0, I). None: as in MMVAE's paper; other models have a fixed prior, as in theirs"""
+    """learn the scales of the prior, which vmf and ebm do not have;
+    not for poe, quotient, mopoe and jnf, whose posteriors hold N(0, I). None: as in MMVAE's paper;
+    other models have a fixed prior, as in theirs"""
     llik_scaling: float | None = 0.0
     """weight of the first modality's log-likelihood;
     0, as in the paper: the second modality's number of dimensions divided by the first's"""

@@ -46,11 +46,11 @@ class Config(LoglikeConfig):
     limit: int | None = None
     """use only the first N test characters"""
     n_samples: Annotated[int, tyro.conf.arg(aliases=["--iwae-samples"])] = 100
-    """importance samples for each image. For a set of images N/10 samples of its code, rounded up, each with 10 samples
-    of every z"""
+    """importance samples for each image.
+    For a set of images N/10 samples of its code, rounded up, each with 10 samples of every z"""
     tolerance: tyro.conf.Suppress[float | None] = None  # all samples are drawn here
     k_shot: tuple[int, ...] | None = None
-    """numbers of other images of the character that are given. Default: 1, and the number in training"""
+    """numbers of other images of the character that are given. (): 1, and the number in training"""
     set_size: int = 20
     """number of images of a character for their joint log-likelihood"""
 

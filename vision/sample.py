@@ -41,12 +41,13 @@ class Config(FaceOptions, options.PriorSamplesConfig):
     CONDITIONS: ClassVar = ("condition_file", "reconstruct")
 
     n_samples: int | None = None
-    """faces to generate. With --condition-file the first is the reconstruction, and the others are samples of
-    q(z|picture). Default: 16, with --reconstruct 3"""
+    """faces to generate.
+    With --condition-file the first is the reconstruction, and the others are samples of q(z|picture).
+    None: 16, with --reconstruct 3"""
     condition_file: Path | None = None
     """path of a picture of a face"""
     condition_type: View | None = None
-    """view that the picture shows. Default: image"""
+    """view that the picture shows. None: image"""
     reconstruct: bool = False
     """reconstruct the first test images from each view instead"""
 

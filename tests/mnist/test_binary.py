@@ -33,7 +33,7 @@ def test_scripts_show_the_model_images_drawn_once(tmp_path, monkeypatch):
         shown = []
         monkeypatch.setattr(plots, "image_grid", lambda path, images, *_, shown=shown, **__: shown.append(images))
         call(sample, tmp_path, "--demo", *options, "--out-dir", tmp_path / out)
-        given = shown[0][0, 0]  # beside samples, or above its reconstruction
+        given = shown[0][0, 0][:1]  # beside samples, or above its reconstruction
         test = binarised(MNIST.load("test", data_config("", demo=True)))[:].modalities["image"]
         assert (test[:, 0] == given).flatten(1).all(dim=1).any(), "a test image with the pixels drawn once"
     known = []
