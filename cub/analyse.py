@@ -74,8 +74,8 @@ class Config(TrainedConfig, AnalysisConfig):
     components: int | None = None
     """canonical directions. None: 40, as in the authors' code; 20 with --demo, whose captions vary less"""
     feature_components: int | None = None
-    """first reduce image features to this number of principal components of the training features, since few images
-    overfit 2048 dimensions. None: all features, as in the authors' code"""
+    """first reduce image features to this number of principal components of the training features:
+    few images overfit 2048 dimensions. None: all features, as in the authors' code"""
 
     def __post_init__(self) -> None:
         super().__post_init__()

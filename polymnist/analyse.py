@@ -38,11 +38,11 @@ class Config(DatasetOptions, AnalysisConfig):
     """The options of the dataset, and those of all analyse.py."""
 
     by_size: bool = True
-    """measure what is decoded given every subset of the images, 2^M - 1 of them: the table has means by size, the file
-    of --json also each subset; --no-by-size leaves this out"""
+    """measure what is decoded given every subset of the images, 2^M - 1 of them;
+    the table has means by size, the file of --json also each subset"""
     inception: Path | None = None
-    """also measure FID by size: the weights of Inception-v3, the file pt_inception-2015-12-05-6726825d.pth, which is
-    not downloaded; needs torch-fidelity, and a GPU for more than a few hundred examples"""
+    """also measure FID by size: the weights of Inception-v3, the file pt_inception-2015-12-05-6726825d.pth;
+    it is not downloaded, and needs torch-fidelity, and a GPU for more than a few hundred examples"""
 
     def check(self) -> None:
         super().check()

@@ -54,8 +54,7 @@ class AnalysisConfig(PriorSamplesConfig, ScoresConfig):
     n_test: int | None = None
     """score only the first N test examples; unlike --limit, this leaves all training examples"""
     mixture: int = 0
-    """also score draws from a mixture of this number of Gaussians, fitted to latents of training examples, in place of
-    the prior"""
+    """also score draws from a mixture of this number of Gaussians, fitted to training latents, in place of the prior"""
     umap: bool = True
     """draw umap.png (takes about half a minute)"""
 

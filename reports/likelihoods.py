@@ -28,8 +28,8 @@ class MmvaeLoglikeConfig(LoglikeConfig):
     """The options of the loglike.py of MMVAE's experiments."""
 
     paper: bool = False
-    """also estimate what the paper reports as the joint log-likelihood. It is not a log-likelihood: it takes all
-    samples of each encoder, and weighs likelihoods as in training (--llik-scaling)"""
+    """also estimate what the paper reports as the joint log-likelihood.
+    It is none: it takes all samples of each encoder, and weighs likelihoods as in training (--llik-scaling)"""
 
     def check_fits(self, model: MultimodalVAE) -> None:
         """Raise InputError if --paper asks for what the model does not have."""

@@ -77,8 +77,7 @@ class PriorSamplesConfig(SamplesConfig):
     CONDITIONS: ClassVar[tuple[str, ...]] = ()
 
     mixture: int = dataclasses.field(default=0, kw_only=True)
-    """draw z from a mixture of this number of Gaussians, fitted to latents of training examples, and not from the
-    prior"""
+    """draw z from a mixture of this number of Gaussians, fitted to training latents, in place of the prior"""
 
     def check(self) -> None:
         super().check()
@@ -175,8 +174,8 @@ class SubsetLikelihoodsConfig(LoglikeConfig):
     """The options of loglike.py for models with posteriors of many subsets of the modalities."""
 
     by_size: bool = dataclasses.field(default=False, kw_only=True)
-    """also estimate log p(x_S) of every subset S of the modalities, and log p(x_T|x_S) of the others T: means over the
-    subsets of a size, each estimate with samples of its q(z|x_S). 2^M - 1 estimates"""
+    """also estimate log p(x_S) of every subset S of the modalities, and log p(x_T|x_S) of the others T.
+    Means over the subsets of a size, each with samples of its q(z|x_S): 2^M - 1 estimates"""
     target: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
     """also estimate log p(TARGET|GIVEN) of these modalities, or without --given log p(TARGET).
     None: with --given, all others"""
