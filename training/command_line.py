@@ -142,8 +142,7 @@ def _read(config: Any, args: Sequence[str], default: RunConfig | None = None) ->
     except SystemExit as ended:
         if not ended.code:
             raise
-        _, *lines = printed.getvalue().splitlines()
-        said = [line.strip("│ ") for line in lines]
+        said = [line.strip("│ ") for line in printed.getvalue().splitlines()[1:]]
         message = " ".join(itertools.takewhile(lambda line: line.strip("─╰╯"), said))
         raise InputError(f"{message.rstrip('.')}: see {Path(sys.argv[0]).name} --help") from None
 
