@@ -43,6 +43,8 @@ class FacesConfig(FaceOptions, RunConfig):
     batch_size: int = 100
     epochs: int = 60
     lr: float = 1e-3
+    annealing_epochs: int | None = None
+    """epochs over which the weight of the KL rises from 0 to --beta. None: a third of --epochs"""
 
     def __post_init__(self) -> None:
         self.fill(annealing_epochs=share(1 / 3, self.epochs))
@@ -73,17 +75,18 @@ class Config(PrivateOptions, PairModelOptions, FacesConfig):
     None: 32, as in MMVAE+'s code"""
     lambda_image: float = 1.0
     """weight of the image's log-likelihood"""
-    lambda_attrs: float = 1.0
-    """weight of the attributes' log-likelihood"""
+    lambda_attrs: float | None = None
+    """weight of the attributes' log-likelihood. None: 1, with --settings paper 10"""
 
     def __post_init__(self) -> None:
         model = self.record()
-        self.fill(posterior=model.posterior, n_private=32 if model.private else None)
+        weight = 1.0 if self.settings != "paper" or model.first_alone else 10.0
+        self.fill(posterior=model.posterior, n_private=32 if model.private else None, lambda_attrs=weight)
         super().__post_init__()
 
 
-PAPER = Config(epochs=100, annealing_epochs=20, lr=1e-4, lambda_attrs=10.0)
-DEMO = Config(epochs=10, batch_size=20, limit=2400)
+PAPER = Config(settings="paper", epochs=100, annealing_epochs=20, lr=1e-4)
+DEMO = Config(demo=True, epochs=10, batch_size=20, limit=2400)
 
 
 def experiment() -> Experiment:

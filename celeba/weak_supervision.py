@@ -27,7 +27,7 @@ class Config(WeakSupervisionOptions, train.Config):
     """batch size: this number of pairs, of faces and of attributes; also the classifier's batch size"""
 
 
-DEMO = Config(epochs=10, batch_size=20, limit=2400, fractions=(0.1, 1.0), seeds=(0,))
+DEMO = Config(demo=True, epochs=10, batch_size=20, limit=2400, fractions=(0.1, 1.0), seeds=(0,))
 
 
 def mean_f1(predicted: Tensor, labels: Tensor) -> float:

@@ -60,8 +60,8 @@ class AuthorsElbo(MvaeElbo):
         return self.weights[name] if subset in ("joint", "image") else 1.0
 
 
-PAPER = Config(epochs=100, annealing_epochs=20, lr=1e-4, lambda_attrs=10.0)
-DEMO = Config(epochs=8, batch_size=20, limit=2400)
+PAPER = Config(settings="paper", epochs=100, annealing_epochs=20, lr=1e-4, lambda_attrs=10.0)
+DEMO = Config(demo=True, epochs=8, batch_size=20, limit=2400)
 
 
 def objective(config: Config, model: MultimodalVAE) -> Objective:

@@ -53,7 +53,7 @@ class Config(TrainingBirdOptions, MmvaeOptions, RunConfig):
     ) = None
     K: int | None = None
     """samples from each encoder, for --obj dreg, iwae and stl. None: 50, as in the authors' runs;
-    1 for --fusion mmvae+, as in its code"""
+    1 for --fusion mmvae+, as in its code, and with --demo"""
     llik_scaling: float | None = None
     """weight of the image's or the feature's log-likelihood;
     0 stands for the ratio of the dimensions, 32 / 12288 or 32 / 2048.
@@ -62,8 +62,8 @@ class Config(TrainingBirdOptions, MmvaeOptions, RunConfig):
     """dimensions of z, of its shared part beside private latents.
     None: 128, with features 64, as in the authors' runs"""
     n_private: int | None = None
-    """number of private latents of each modality, for --fusion mmvae+ and poe (DMVAE). None: 16, a choice of ours;
-    none for poe without --obj dmvae"""
+    """number of private latents of each modality, for --fusion mmvae+ and poe (DMVAE).
+    None: 16, a choice of ours; none for poe without --obj dmvae"""
     n_clusters: int | None = None
     """clusters of the prior, for --fusion mmvae+ (CMVAE). None: no clusters, MMVAE+"""
     batch_size: int = 64
@@ -107,7 +107,7 @@ class Config(TrainingBirdOptions, MmvaeOptions, RunConfig):
         require(not self.vocab or self.pre_trained, "--vocab needs --pre-trained with the authors' model: add it")
 
 
-DEMO = Config(model="features", epochs=5, batch_size=16, limit=600, K=1)
+DEMO = Config(demo=True, model="features", epochs=5, batch_size=16, limit=600, K=1)
 
 
 def experiment(config: Config) -> Experiment:

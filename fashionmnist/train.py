@@ -16,7 +16,7 @@ from mnist.sample import drawn_by
 from training import Experiment, run, run_from_command_line
 
 Config, PAPER = train.Config, train.PAPER
-DEMO = Config(batch_size=50, epochs=30, lr_schedule="constant")
+DEMO = Config(demo=True, batch_size=50, epochs=30, lr_schedule="constant")
 
 
 def experiment() -> Experiment:

@@ -13,7 +13,7 @@ from mnist import weak_supervision
 from training import run_from_command_line
 
 Config = weak_supervision.Config
-DEMO = Config(epochs=20, fractions=(0.1, 1.0), seeds=(0,))
+DEMO = Config(demo=True, epochs=20, fractions=(0.1, 1.0), seeds=(0,))
 main = partial(weak_supervision.main, experiment=experiment)
 
 if __name__ == "__main__":

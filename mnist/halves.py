@@ -36,7 +36,7 @@ class Train(parts.Train):
         return [obj for obj in objectives_of(self.fusion) if is_list or obj != "elbo-importance"]
 
 
-DEMO = Train(epochs=20)
+DEMO = Train(demo=True, epochs=20)
 Command = parts.commands(Train)
 main = partial(parts.main, name="halves")
 

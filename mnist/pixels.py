@@ -48,7 +48,7 @@ class Train(parts.Train):
         super().check()
 
 
-DEMO = Train(epochs=30, batch_size=25, lr=2e-3)
+DEMO = Train(demo=True, epochs=30, batch_size=25, lr=2e-3)
 Command = parts.commands(Train)
 main = partial(parts.main, name="pixels")
 

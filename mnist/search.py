@@ -96,7 +96,7 @@ class Config(train.Config):
         return [replace(config, seed=seed, save_dir=self.save_dir / f"{folder}_seed{seed}") for seed in self.seeds]
 
 
-DEMO = Config(epochs=10, lr_schedule="constant", trials=3, seeds=(0,))
+DEMO = Config(demo=True, epochs=10, lr_schedule="constant", trials=3, seeds=(0,))
 
 
 def main(config: Config) -> "list[optuna.trial.FrozenTrial]":

@@ -32,8 +32,8 @@ class DigitsConfig(RunConfig):
     lr: float = 1e-3
     lambda_image: float = 1.0
     """weight of the image's log-likelihood"""
-    lambda_text: float = 1.0
-    """weight of the text's log-likelihood"""
+    annealing_epochs: int | None = None
+    """epochs over which the weight of the KL rises from 0 to --beta. None: 3/8 of --epochs"""
 
     def __post_init__(self) -> None:
         self.fill(annealing_epochs=share(3 / 8, self.epochs))
@@ -45,13 +45,19 @@ class Config(PairModelOptions, DigitsConfig):
     """The models on an image and a label."""
 
     lr_schedule: LrSchedule = "cosine"
+    lambda_text: float | None = None
+    """weight of the text's log-likelihood. None: 1, with --settings paper 50"""
     binary: bool = False
-    """draw each pixel as 0 or 1, with its grey value as the probability of 1:
-    for training anew in each batch, for the other scripts once"""
+    """draw each pixel as 0 or 1, with its grey value as the probability of 1.
+    Training draws the pixels anew in each batch. The other scripts draw them once"""
+
+    def __post_init__(self) -> None:
+        self.fill(lambda_text=1.0 if self.settings != "paper" or self.record().first_alone else 50.0)
+        super().__post_init__()
 
 
-PAPER = Config(epochs=500, annealing_epochs=200, lambda_text=50.0, lr_schedule="constant")
-DEMO = Config(batch_size=50, lr_schedule="constant")
+PAPER = Config(settings="paper", epochs=500, annealing_epochs=200, lr_schedule="constant")
+DEMO = Config(demo=True, batch_size=50, lr_schedule="constant")
 
 
 def examples(config: Config, data: Examples, model: MultimodalVAE) -> Examples:

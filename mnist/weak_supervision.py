@@ -35,13 +35,15 @@ class Config(WeakSupervisionOptions, train.Config):
     """learning rate, for the model and the classifier"""
     lr_schedule: LrSchedule = "constant"
     binary: tyro.conf.Suppress[bool] = False
+    annealing_epochs: int | None = None
+    """epochs over which the weight of the KL rises from 0 to --beta. None: a third of --epochs"""
 
     def __post_init__(self) -> None:
         self.fill(annealing_epochs=share(1 / 3, self.epochs))
         super().__post_init__()
 
 
-DEMO = Config(epochs=150, annealing_epochs=20, fractions=(0.05, 0.2, 1.0), seeds=(0,))
+DEMO = Config(demo=True, epochs=150, annealing_epochs=20, fractions=(0.05, 0.2, 1.0), seeds=(0,))
 
 
 def main(config: Config, experiment: Callable[[], Experiment] = train.experiment) -> list[Result]:

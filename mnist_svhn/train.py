@@ -97,8 +97,8 @@ class Config(TrainingPairOptions, MmvaeOptions, RunConfig):
         require(of_mnist, "--num-hidden-layers: --model svhn has none of mnist's networks, leave it out")
 
 
-PAPER = Config()
-DEMO = Config(epochs=2, batch_size=32)
+PAPER = Config(settings="paper")
+DEMO = Config(demo=True, epochs=2, batch_size=32)
 
 
 def experiment(config: Config) -> Experiment:

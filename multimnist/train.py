@@ -27,13 +27,18 @@ from training.options import share
 class Config(DatasetOptions, PairModelOptions, train.DigitsConfig):
     epochs: int = 220
     """passes over the training examples; README.md's results stopped earlier"""
+    annealing_epochs: int | None = None
+    """epochs over which the weight of the KL rises from 0 to --beta. None: 15/220 of --epochs"""
+    lambda_text: float | None = None
+    """weight of the text's log-likelihood. None: 1, with --settings paper 10"""
     teacher_forcing: bool = False
     """give the text decoder the true preceding characters, which makes p(text|z) autoregressive;
     it then runs in float32, whatever --precision.
     Without it the decoder sees the characters that it finds most likely, as in the authors' code"""
 
     def __post_init__(self) -> None:
-        self.fill(annealing_epochs=share(15 / 220, self.epochs))
+        weight = 1.0 if self.settings != "paper" or self.record().first_alone else 10.0
+        self.fill(annealing_epochs=share(15 / 220, self.epochs), lambda_text=weight)
         super().__post_init__()
 
     def check(self) -> None:
@@ -43,8 +48,8 @@ class Config(DatasetOptions, PairModelOptions, train.DigitsConfig):
         require(text or not self.teacher_forcing, f"--model {self.model} models no text: leave out --teacher-forcing")
 
 
-PAPER = Config(epochs=500, annealing_epochs=200, lambda_text=10.0)
-DEMO = Config(epochs=14, annealing_epochs=10, batch_size=20)
+PAPER = Config(settings="paper", epochs=500, annealing_epochs=200)
+DEMO = Config(demo=True, epochs=14, annealing_epochs=10, batch_size=20)
 
 
 def experiment() -> Experiment:

@@ -25,13 +25,15 @@ class Config(WeakSupervisionOptions, train.Config):
     """batch size: this number of pairs, of images and of strings; also the classifier's batch size"""
     lambda_text: float = 10.0
     """weight of the string's log-likelihood, as in the authors' code"""
+    annealing_epochs: int | None = None
+    """epochs over which the weight of the KL rises from 0 to --beta. None: a third of --epochs"""
 
     def __post_init__(self) -> None:
         self.fill(annealing_epochs=share(1 / 3, self.epochs))
         super().__post_init__()
 
 
-DEMO = Config(epochs=14, annealing_epochs=10, batch_size=20, fractions=(0.1, 1.0), seeds=(0,))
+DEMO = Config(demo=True, epochs=14, annealing_epochs=10, batch_size=20, fractions=(0.1, 1.0), seeds=(0,))
 
 
 def main(config: Config) -> list[Result]:

@@ -80,8 +80,10 @@ class Config(DatasetOptions, PrivateOptions, RunConfig):
         )
 
 
-PAPER = Config()
-DEMO = Config(model="mopoe-published", networks="small", n_latents=32, batch_size=16, lr=1e-3, beta=1.0, epochs=60)
+PAPER = Config(settings="paper")
+DEMO = Config(
+    demo=True, model="mopoe-published", networks="small", n_latents=32, batch_size=16, lr=1e-3, beta=1.0, epochs=60
+)
 
 
 def examples(config: Config, data: Examples, model: MultimodalVAE) -> Examples:

@@ -178,6 +178,6 @@ class SubsetLikelihoodsConfig(LoglikeConfig):
     Means over the subsets of a size, each with samples of its q(z|x_S): 2^M - 1 estimates"""
     target: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
     """also estimate log p(TARGET|GIVEN) of these modalities, or without --given log p(TARGET).
-    None: with --given, all others"""
+    (): with --given, all others"""
     given: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
     """the modalities that --target is given"""

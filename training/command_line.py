@@ -5,6 +5,7 @@ import dataclasses
 import io
 import itertools
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -14,8 +15,8 @@ from typing import Any
 import tyro
 
 from common import distributed
-from common.errors import InputError, brief, flags, option, require
-from training.defaults import default_of, resumed
+from common.errors import InputError, brief, flag, flags, option, require
+from training.defaults import default_of, resumed, underived
 from training.options import RunConfig
 
 LARGEST = 2**32  # whole numbers must be smaller: so is every seed, and every size that memory holds
@@ -46,9 +47,10 @@ def run_from_command_line(
         _refuse_another_checkouts_code()
         given = parse(config, description, args, paper, demo)
         distributed.start()
-        for name, value in vars(given).items():
-            small = not isinstance(value, int) or abs(value) < LARGEST
-            require(small, f"{option(name)} {value} is too large: give a number below {LARGEST}")
+        for name, values in vars(given).items():
+            for value in values if isinstance(values, tuple) else (values,):
+                small = not isinstance(value, int) or abs(value) < LARGEST
+                require(small, f"{option(name)} {value} is too large: give a number below {LARGEST}")
         main(given)
         sys.stdout.flush()
     distributed.end()
@@ -133,7 +135,7 @@ def _read(config: Any, args: Sequence[str], default: RunConfig | None = None) ->
     """What tyro reads. An option that may be None has a placeholder, or flags, as if it may not.
 
     Raises:
-        InputError: what tyro prints in a box, from its title to the line that begins its help.
+        InputError: what tyro says in a box, in one line.
     """
     options, printed = {} if default is None else {"default": default}, io.StringIO()
     try:
@@ -142,16 +144,25 @@ def _read(config: Any, args: Sequence[str], default: RunConfig | None = None) ->
     except SystemExit as ended:
         if not ended.code:
             raise
-        said = [line.strip("│ ") for line in printed.getvalue().splitlines()[1:]]
-        message = " ".join(itertools.takewhile(lambda line: line.strip("─╰╯"), said))
-        raise InputError(f"{message.rstrip('.')}: see {Path(sys.argv[0]).name} --help") from None
+        raise InputError(f"{_message(printed.getvalue())}: see {Path(sys.argv[0]).name} --help") from None
+
+
+def _message(box: str) -> str:
+    """What tyro says between the title of its box and the next rule, in one line; the choices sorted."""
+    lines = [line.strip("│ ") for line in box.splitlines()[1:]]
+    lines = list(itertools.dropwhile(lambda line: not line.strip("─-"), lines))  # ASCII's box has a rule there
+    message = " ".join(itertools.takewhile(lambda line: line.strip("─-╰╯"), lines)).rstrip(".")
+    said, _, choices = message.partition(" Expected one of ")
+    names = sorted({*re.findall("'(.+?)'", choices)} - {"None"})
+    return f"{said.rstrip('.')}; there are {', '.join(names)}" if names else message
 
 
 def _print_description(description: str | None, paper: RunConfig | None, demo: RunConfig | None) -> None:
     """Print the script's docstring, and which options --settings paper and --demo stand for."""
     if description:
         print(description)
-    for name, named in (("--settings paper", paper), ("--demo", demo)):
+    for name, named in (("settings", paper), ("demo", demo)):
         if named is not None:
-            changed = {key: value for key, value in vars(named).items() if value != vars(type(named)())[key]}
-            print(f"{name} stands for {flags(changed) or 'the defaults'}\n")
+            ours, theirs = vars(underived(type(named)())), vars(underived(named))
+            changed = {key: value for key, value in theirs.items() if value != ours[key] and key != name}
+            print(f"{flag(name, theirs[name])} stands for {flags(changed) or 'the defaults'}\n")

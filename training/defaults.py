@@ -3,7 +3,8 @@
 import copy
 import dataclasses
 from pathlib import Path
-from typing import Any, get_type_hints
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 
@@ -75,8 +76,6 @@ def underived(config: RunConfig) -> RunConfig:
 def taken_up(config: type, options: dict[str, Any], source: Path, remedy: str) -> dict[str, Any]:
     """The options of another run, as config.json and checkpoints hold them, with the types of a config.
 
-    Options that are None are left out.
-
     Args:
         source, remedy: where the options were read, and what to do if they do not fit, for messages.
 
@@ -86,7 +85,10 @@ def taken_up(config: type, options: dict[str, Any], source: Path, remedy: str) -
     hints = get_type_hints(config)
     unknown = [name for name in options if name not in config.__dataclass_fields__]
     require(not unknown, f"{source} has options that this script lacks, {', '.join(unknown[:3])}: {remedy}")
-    taken = {name: value for name, value in options.items() if value is not None}
+    # None, where it is a value of the option, stands for what the others imply
+    taken = {
+        name: value for name, value in options.items() if value is not None or NoneType not in get_args(hints[name])
+    }
     for name, value in taken.items():
         try:
             taken[name] = msgspec.convert(value, hints[name], dec_hook=lambda kind, text: kind(text))

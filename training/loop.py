@@ -45,7 +45,7 @@ def evaluate(objective: Objective, examples: Examples | Stream, seed: int, beta:
         rows = torch.arange(len(examples), device=examples.device)[distributed.local_rows()]
         for loaded, index in streams.feed(examples, rows.split(EVALUATION_BATCH)):
             meter.add(objective.bound(loaded[index], beta), len(index))
-    return meter.check("on the validation examples")
+    return meter.means("on the validation examples")
 
 
 @dataclass(eq=False, repr=False)
@@ -175,7 +175,7 @@ class Trainer:
                 bar.update(n)
                 stopping = distributed.any_process(self.ctrl_c.asked)
                 if stopping or (b + 1) % self.config.log_interval == 0 or seen == len(self.train):
-                    means = meter.check(f"at epoch {epoch}, batch {b + 1} or shortly before")
+                    means = meter.means(f"at epoch {epoch}, batch {b + 1} or shortly before")
                     show_means(bar, beta, means)
                 if stopping:
                     break

@@ -1,6 +1,5 @@
 """The options that choose a model and its objective, which the experiments' Configs share."""
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -61,9 +60,8 @@ class ObjectiveOptions:
     approx_m: int = 0
     """number of random subsets, of 2 to M - 1 of the M modalities, whose ELBOs --obj mvae adds in each batch"""
     alpha: float | None = None
-    """weight of the KLs between the joint posterior and those of single modalities, None: 0.1, as in Suzuki et al.
-    2016;
-    for --obj mvtcae the weight of its conditional terms, 0 to 1, None: 5/6, as in the authors' script for PolyMNIST"""
+    """weight of the KLs between the joint posterior and those of single modalities. None: 0.1 (Suzuki et al. 2016).
+    With --obj mvtcae the weight of its conditional terms, 0 to 1. None: 5/6, as in the authors' script for PolyMNIST"""
 
     def record(self) -> Model:
         """What there is to know about the config's model; with an option --fusion, of a model that has it."""
@@ -107,10 +105,10 @@ class PairModelOptions(ObjectiveOptions):
         record = self.record()
         needs = f"--model {self.model} has no use for unpaired examples: leave --paired-fraction at 1"
         require(self.paired_fraction == 1 or record.unpaired, needs)
-        for field in dataclasses.fields(self) if record.first_alone and self.settings != "paper" else ():
-            scored = not field.name.startswith("lambda_") or field.name == "lambda_image"
-            alone = f"--model {self.model} scores the image alone: leave out {option(field.name)}"
-            require(scored or getattr(self, field.name) == field.default, alone)
+        for name in vars(self):
+            unused = record.first_alone and name.startswith("lambda_") and name != "lambda_image"
+            alone = f"--model {self.model} scores the image alone: leave out {option(name)}"
+            require(not unused or getattr(self, name) == 1, alone)
 
 
 @dataclass(kw_only=True)
@@ -134,7 +132,7 @@ class PrivateOptions(ObjectiveOptions):
         super().check()
         record, n = self.record(), self.n_private
         require(record.private or n is None, f"--n-private needs a model with private latents, not {self.named()}")
-        sizes = n if isinstance(n, tuple) else (n,)  # one number for each modality, or one for all
+        sizes = n if isinstance(n, tuple | list) else (n,)  # one number for each modality, or one for all
         given = " ".join(map(str, sizes))
         require(not record.private or min(sizes) > 0, f"--n-private of {self.named()} must be positive, not {given}")
         fits = not record.private or FAMILIES[self.posterior].private_latents

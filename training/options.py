@@ -70,7 +70,7 @@ class RunConfig(ComputeOptions, DataOptions):
     lr: float
     """learning rate"""
     annealing_epochs: int | None = None
-    """epochs over which the weight of the KL rises from 0 to --beta. None: the experiment's share of --epochs"""
+    """epochs over which the weight of the KL rises from 0 to --beta. None: 0, no annealing"""
     beta: float = 1.0
     """weight of the KL after annealing; in importance weights, of log p(z) - log q(z|x); 1 in most papers"""
     optimizer: OptimizerName = "adam"

@@ -59,7 +59,7 @@ class Progress:
 class Meter:
     """Running means of a bound and its terms over the examples of all processes, in nats.
 
-    Sums wait on the device until `check` reads them, so that a GPU need not wait after each batch.
+    Sums wait on the device until `means` reads them, so that a GPU need not wait after each batch.
 
     Args:
         sums, n: the bound and its terms, summed over n examples that were seen before.
@@ -68,7 +68,7 @@ class Meter:
     def __init__(self, sums: dict[str, float] | None = None, n: int = 0) -> None:
         self.sums, self.n = dict(sums or {}), n
         self.names = list(self.sums)
-        self.pending: list[Tensor] = []  # sums of each batch since the last check and its norm, (1 + terms + 1,)
+        self.pending: list[Tensor] = []  # sums of each batch since the last means and its norm, (1 + terms + 1,)
         self.n_pending = 0
 
     def add(self, bound: Bound, n: int, norm: Tensor | None = None) -> None:
@@ -78,7 +78,7 @@ class Meter:
         sums = torch.stack([bound.value, *bound.terms.values()]).detach().sum(dim=1)
         self.pending.append(torch.cat([sums, (sums.new_zeros(()) if norm is None else norm)[None].to(sums)]))
 
-    def check(self, when: str) -> dict[str, float]:
+    def means(self, when: str) -> dict[str, float]:
         """Return the means so far. All processes must call it at the same batches.
 
         Raises:

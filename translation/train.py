@@ -28,6 +28,8 @@ class Config(NoFiles, ObjectiveOptions, RunConfig):
     batch_size: int = 50
     epochs: int = 20
     lr: float = 2e-3
+    annealing_epochs: int | None = None
+    """epochs over which the weight of the KL rises from 0 to --beta. None: a quarter of --epochs"""
     lambda_english: float = 5.0
     """weight of the English text's log-likelihood; 1 gives a bound in nats; 5 translates more texts right"""
     lambda_french: float = 5.0
@@ -43,7 +45,7 @@ class Config(NoFiles, ObjectiveOptions, RunConfig):
         return "gaussian"
 
 
-DEMO = Config(epochs=6)
+DEMO = Config(demo=True, epochs=6)
 
 
 def experiment() -> Experiment:

@@ -59,6 +59,8 @@ class Config(RunConfig):
     epochs: int = 40
     lr: float = 1e-3
     """learning rate; 2e-3 can diverge"""
+    annealing_epochs: int | None = None
+    """epochs over which the weight of the KL rises from 0 to --beta. None: 1/40 of --epochs"""
     valid: int | None = None
     """hold out the last N alphabets and select the best model on them.
     0 holds out none, and the last model counts as the best. None: the last sixth, 5 of Omniglot's 30"""
@@ -78,7 +80,7 @@ class Config(RunConfig):
         )
 
 
-DEMO = Config(epochs=6, rotations=False)
+DEMO = Config(demo=True, epochs=6, rotations=False)
 
 
 def objective(config: Config, model: VHE) -> Objective:

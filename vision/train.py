@@ -39,8 +39,8 @@ class Config(train.FusionConfig):
     """weight of watermark's log-likelihood"""
 
 
-PAPER = Config(epochs=100, annealing_epochs=20, lr=1e-4)
-DEMO = Config(epochs=12, batch_size=10, limit=1000)
+PAPER = Config(settings="paper", epochs=100, annealing_epochs=20, lr=1e-4)
+DEMO = Config(demo=True, epochs=12, batch_size=10, limit=1000)
 
 
 def experiment() -> Experiment:

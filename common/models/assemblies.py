@@ -73,11 +73,8 @@ def _prior(family: Family, sizes: Sequence[int], learn: bool, n_clusters: int | 
     if n_clusters is None:
         return family.prior(sizes, learn)
     known = [name for name, other in FAMILIES.items() if other.private_latents]
-    require(
-        family.private_latents and not learn,
-        "a clustered prior has fixed scales, and exists for some families: leave out learn_prior, or choose "
-        f"{', '.join(known)}",
-    )
+    require(not learn, "a clustered prior has fixed scales: leave out --learn-prior (in Python learn_prior)")
+    require(family.private_latents, f"a clustered prior exists for {', '.join(known)} experts: choose one of these")
     return ClusteredPrior(family.prior(sizes, True).family, sum(sizes), sizes[0], n_clusters)
 
 

@@ -124,7 +124,7 @@ FUSIONS = {
         summary="product of experts and prior (MVAE: Wu & Goodman 2018, arXiv 1802.05335)",
         strategy=lambda family, encoders: family.product(),
         exists=lambda family: family.product is not None,
-        why="products exist for gaussian, vmf and ebm experts, choose one of these, or moe",
+        why="products exist for gaussian, vmf and ebm experts",
     ),
     "product": Fusion(
         summary="product of experts without the prior (MVTCAE: Hwang et al. 2021, NeurIPS)",
@@ -218,4 +218,5 @@ def check_fusion(fusion: str, family: Family) -> None:
     """
     require(fusion in FUSIONS, f"there is no fusion {fusion}: there are {', '.join(FUSIONS)}")
     record = FUSIONS[fusion]
-    require(record.exists(family), f"there is no fusion {fusion} for {family.name} experts: {record.why}")
+    reason = f"there is no fusion {fusion} for {family.name} experts: {record.why}"
+    require(record.exists(family), f"{reason}; choose other experts, or another model")

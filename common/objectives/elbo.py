@@ -220,7 +220,7 @@ class MvaeElbo(SumOfElbos):
     ) -> None:
         super().__init__(model, weights)
         n = n_columns(self.model.columns)
-        require(K >= 0, f"the number of random subsets must not be negative, it is {K}")
+        require(K >= 0, f"the number of random subsets (--approx-m) must not be negative, it is {K}")
         require(K == 0 or n > 2, f"random subsets need at least 3 modalities (got {n}): leave out --approx-m")
         self.K, self.random_subsets = K, K > 0
         self.generator = generator

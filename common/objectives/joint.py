@@ -111,7 +111,7 @@ class JmvaeElbo(JointAndSingles):
         weights: Mapping[str, float] | None = None,
         students: bool = False,
     ) -> None:
-        require(alpha >= 0, f"alpha must not be negative, it is {alpha}")
+        require(alpha >= 0, f"alpha (--alpha) must not be negative, it is {alpha}")
         super().__init__(model, weights)
         self.alpha, self.students = alpha, students
 
@@ -188,7 +188,7 @@ class MvtcaeElbo(JointAndSingles):
 
     def __init__(self, model: MultimodalVAE, alpha: float = 5 / 6, weights: Mapping[str, float] | None = None) -> None:
         super().__init__(model, weights)
-        require(0 <= alpha <= 1, f"alpha must lie between 0 and 1, it is {alpha}")
+        require(0 <= alpha <= 1, f"alpha (--alpha) must lie between 0 and 1, it is {alpha}")
         self.alpha = alpha
 
     def coefficients(self, beta: float) -> Coefficients:

@@ -214,7 +214,7 @@ def check_objective(obj: str, exists: Sequence[str], model: str, family: Family,
     record = OBJECTIVES[obj]
     require(obj in exists, f"--obj {obj} {record.why}: {model} has {', '.join(exists)}")
     fits = not record.gaussian or family.is_gaussian
-    require(fits, f"--obj {obj} needs Gaussian experts, not {family.name} ones: choose these, or another --obj")
+    require(fits, f"--obj {obj} needs Gaussian experts, not {family.name} ones: choose these, or another model")
     known = ", ".join(name for name in exists if not OBJECTIVES[name].needs_density)
     lacking = f"a posterior with a density in closed form, --posterior {family.name} has none"
     require(family.has_density or not record.needs_density, f"--obj {obj} needs {lacking}: choose {known}")

@@ -318,7 +318,7 @@ def test_pixels_that_a_user_means(tmp_path):
         (
             halves,
             ["train", "--learn-prior"],
-            "this posterior holds the prior N(0, I), no learned or clustered one",
+            "this posterior holds the prior N(0, I), not a learned or clustered one",
         ),
         (
             halves,

@@ -30,9 +30,10 @@ from common.models import choices
 from common.models.fusions import FUSIONS
 from common.objectives.registry import form_of, with_default
 from mnist import train as mnist_train
-from reports import classifiers, what_exists
+from reports import classifiers
 from reports.analysis import parameter_counts
 from reports.options import ModelArgument
+from tests.helpers import what_exists
 from tests.helpers.celeba_files import write_celeba
 from tests.helpers.cub_files import write_cub, write_image
 from tests.helpers.mnist_files import IMAGES, write_mnist

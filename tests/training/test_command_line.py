@@ -1,9 +1,9 @@
-"""--config, --resume, --settings and --demo: where the defaults come from."""
+"""--resume, --pre-trained, --settings and --demo: where the defaults come from."""
 
 import importlib
 import json
+import re
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,12 +18,13 @@ import polymnist.train
 import translation.train
 import vhe.train
 import vision.train
+from common.errors import InputError
 from cub import features
 from mnist import train as mnist_train
 from tests.helpers.runs import SMALL, config, metrics
 from tests.helpers.scripts import run_script
 from tools.reproduction.plans import TABLES
-from training.command_line import parse
+from training.command_line import _message, parse
 
 
 def call(script, *args):
@@ -93,7 +94,7 @@ def test_the_papers_settings_are_one_flag(script):
     given = parsed(script, "--settings", "paper")
     *found, more = PAPER[script]
     assert [given.epochs, given.annealing_epochs, given.batch_size, given.lr, given.n_latents] == found
-    assert {name: getattr(given, name) for name in more} == more
+    assert {name: getattr(given, name) for name in more} == more and given == script.PAPER
     assert parsed(script, "--settings", "paper", "--epochs", 7).epochs == 7
 
 
@@ -140,8 +141,7 @@ def test_reproduce_trains_demos_with_their_defaults(plan):
 @pytest.mark.slow
 @pytest.mark.parametrize("script", [*PAPER, vhe.train])
 def test_the_demo_has_its_own_defaults(script):
-    given, changed = parsed(script, "--demo"), {"demo": True, "K": 5} if script is mnist_svhn.train else {"demo": True}
-    assert given == replace(script.DEMO, **changed)
+    assert parsed(script, "--demo") == script.DEMO and script.DEMO.demo
     assert parsed(script, "--demo", "--epochs", 7).epochs == 7
 
 
@@ -151,6 +151,37 @@ def test_other_epochs_have_their_own_annealing():
     assert parsed(mnist_train, "--settings", "paper", "--epochs", 40).annealing_epochs == 15
     assert parsed(mnist_train, "--settings", "paper", "--epochs", 80).annealing_epochs == 30
     assert parsed(mnist_train, "--settings", "paper").annealing_epochs == 200
+
+
+@pytest.mark.parametrize("script", [*PAPER, vhe.train, translation.train], ids=lambda script: script.__name__)
+def test_the_options_that_settings_stand_for_are_told(script, capsys):
+    """Parsed, the options that --help prints give the same config."""
+    named = {name.lower(): getattr(script, name) for name in ("PAPER", "DEMO") if hasattr(script, name)}
+    with pytest.raises(SystemExit):
+        parse(script.Config, "", ["--help"], **named)
+    told = re.findall(r"^(--\S+(?: paper)?) stands for (.*)$", capsys.readouterr().out, re.MULTILINE)
+    assert len(told) == len(named)
+    for (flag, text), whole in zip(told, named.values(), strict=True):
+        options = [] if text == "the defaults" else text.split()
+        assert parse(script.Config, "", [*flag.split(), *options], **named) == whole
+
+
+def test_a_model_of_the_image_alone_takes_over_no_weight_of_the_text(tmp_path):
+    paper = parsed(mnist_train, "--settings", "paper", "--model", "vae")
+    assert paper.lambda_text == 1 and parsed(mnist_train, "--settings", "paper").lambda_text == 50
+    paper.check()
+    with pytest.raises(InputError, match="--model vae scores the image alone: leave out --lambda-text"):
+        parsed(mnist_train, "--settings", "paper", "--model", "vae", "--lambda-text", 3).check()
+    small = ("--demo", "--limit", 60, "--epochs", 1, "--n-latents", 2, "--model", "vae")
+    call(mnist_train, *small, "--save-dir", tmp_path / "first")
+    parsed(mnist_train, "--pre-trained", tmp_path / "first").check()
+
+
+def test_a_box_of_ascii_is_one_line_too():
+    box = " Value error      \n -------------- \n  Error parsing --epochs: 'x'  \n  ------ \n  Argument helptext: \n"
+    assert _message(box) == "Error parsing --epochs: 'x'"
+    choices = "╭─ Invalid choice ─╮\n│ invalid choice 'z' for '--obj'. Expected one of ('None', 'b', 'a'). │\n╰─╯\n"
+    assert _message(choices) == "invalid choice 'z' for '--obj'; there are a, b"
 
 
 def test_the_demos_importance_samples_are_for_its_objective_alone():

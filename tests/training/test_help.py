@@ -1,4 +1,4 @@
-"""--help of every script: groups, each option once, whole sentences; and the configs that the command line gives."""
+"""--help of every script: each option once, with its help; and the configs that the command line gives."""
 
 import dataclasses
 import importlib
@@ -74,7 +74,7 @@ ALL = list(commands())
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("module", "command", "config"), ALL, ids=[f"{m.__name__} {c}".strip() for m, c, _ in ALL])
-def test_help_has_every_option_once_in_groups_of_whole_sentences(module, command, config, capsys, monkeypatch):
+def test_help_has_every_option_once(module, command, config, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(WIDTH))
     whole = getattr(module, "Config", None) or module.Command
     text = shown(whole, [command] if command else [], capsys, module.__doc__)

@@ -532,7 +532,7 @@ def test_the_meter_adds_up_random_subsets_by_name():
         n += size
         for name, values in {"bound": bound.value, **bound.terms}.items():
             sums[name] = sums.get(name, 0.0) + values.sum().item()
-    assert meter.check("") == pytest.approx({name: value / n for name, value in sums.items()})
+    assert meter.means("") == pytest.approx({name: value / n for name, value in sums.items()})
 
 
 def test_steps_that_differ_from_batch_to_batch_are_not_captured():
@@ -560,6 +560,7 @@ def test_a_default_that_is_not_set_is_named_as_an_option(tmp_path):
 def test_choices_are_checked_in_python_too(tmp_path):
     for changes, message in (
         ({"precision": "fp16"}, "the config has --precision fp16, Invalid enum value 'fp16': give another value"),
+        ({"lr": None}, "the config has no --lr, Expected `float`, got `null`: give another value"),
         ({"track": ("board",)}, "the config has --track board, Invalid enum value 'board'"),
     ):
         with pytest.raises(InputError, match=message):

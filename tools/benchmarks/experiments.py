@@ -228,7 +228,7 @@ def our_turn(name: str, device: torch.device = CPU, precision: str = "fp32") -> 
         for index in torch.randperm(len(examples), device=device).split(n):
             bound, norm = step(examples, index, n, experiment.beta)
             meter.add(bound, n, norm)
-        meter.check("in the benchmark")
+        meter.means("in the benchmark")
 
     for _ in range(experiment.warm_up // n_steps(name, device)):
         turn()

@@ -79,7 +79,7 @@ def test_posteriors_that_hold_the_standard_prior_have_no_other(fusion):
     """With exact experts the posterior would not be exact: 1.333 and 0.333 for 1.895 and 0.474 in the test below."""
     assert fusion in STANDARD_PRIOR
     for options in ({"learn_prior": True}, {"n_clusters": 3}):
-        with pytest.raises(InputError, match="holds the prior N.0, I., no learned or clustered one: leave out"):
+        with pytest.raises(InputError, match="holds the prior N.0, I., not a learned or clustered one: leave out"):
             of_sums(fusion, **options)
 
 

@@ -22,7 +22,7 @@ from common.models.fusions import FUSIONS, check_fusion
 from common.objectives import EnergyIwaeElbo, IwaeElbo, MmvaeElbo
 from common.objectives.registry import OBJECTIVES, ObjectiveRecord, check_objective, make_objective, objectives_of
 from common.variational_strategies import SetStrategy, UnstructuredStrategy
-from reports import what_exists
+from tests.helpers import what_exists
 from tests.helpers.fusions import learns_prior
 from training.model_options import ObjectiveOptions
 
