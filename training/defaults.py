@@ -85,10 +85,8 @@ def taken_up(config: type, options: dict[str, Any], source: Path, remedy: str) -
     hints = get_type_hints(config)
     unknown = [name for name in options if name not in config.__dataclass_fields__]
     require(not unknown, f"{source} has options that this script lacks, {', '.join(unknown[:3])}: {remedy}")
-    # None, where it is a value of the option, stands for what the others imply
-    taken = {
-        name: value for name, value in options.items() if value is not None or NoneType not in get_args(hints[name])
-    }
+    implied = {name for name, hint in hints.items() if NoneType in get_args(hint)}  # by other options, where it is None
+    taken = {name: value for name, value in options.items() if value is not None or name not in implied}
     for name, value in taken.items():
         try:
             taken[name] = msgspec.convert(value, hints[name], dec_hook=lambda kind, text: kind(text))

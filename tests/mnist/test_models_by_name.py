@@ -22,10 +22,6 @@ def test_models_of_subsets_learn_from_unpaired_examples(model):
     mnist.train.Config(model=model, paired_fraction=0.5).check()
 
 
-def test_a_vae_takes_the_settings_of_the_paper():
-    mnist.train.Config(model="vae", settings="paper", lambda_text=50.0).check()
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
