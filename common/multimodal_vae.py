@@ -71,7 +71,7 @@ class MultimodalVAE(nn.Module):
         require(
             prior.is_standard or not variational_strategy.needs_standard_prior,
             "this posterior holds the prior N(0, I), not a learned or clustered one: leave out --learn-prior "
-            "(in Python learn_prior, n_clusters)",
+            "(in Python learn_prior, n_clusters); a run that had it must be trained anew",
         )
         self.latent_dim = prior().event_shape[-1]  # D; 1 where the prior broadcasts to any
         self.modality = modalities_of(encoder, decoder, weights or {}, private, self.latent_dim)

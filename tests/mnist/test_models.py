@@ -49,7 +49,7 @@ def goal(model, name, obj=None, **options):
 def test_every_parameter_gets_a_gradient(experiment, name, obj, posterior):
     model = experiment.build(SimpleNamespace(n_latents=4, model=name, posterior=posterior))
     inputs = {"image": torch.rand(12, 1, 28, 28), "text": torch.randint(10, (12,))}
-    several = {"K": 4} if "K" in OBJECTIVES[obj].options else {}
+    several = {"K": 4} if obj and "K" in OBJECTIVES[obj].options else {}
     goal(model, name, obj, **several)({m: inputs[m] for m in model.modalities}).backward()
     for parameter, p in model.named_parameters():
         if parameter != "prior.scale":  # Laplace's, which mnist does not learn

@@ -40,7 +40,7 @@ def _bars(monkeypatch):
 def test_training_learns_characters_from_few_examples(tmp_path, monkeypatch):
     """Images of unseen characters are likelier given others of their character than given another's."""
     seen, unseen = bars(30), bars(20)
-    monkeypatch.setattr(data, "load", lambda *_: seen)
+    monkeypatch.setattr(train, "load", lambda *_: seen)
     several = SMALL | {"batch_size": 25, "n_latents": 16, "lr": 2e-3, "annealing_epochs": 0, "rotations": False}
     train.main(train.Config(save_dir=tmp_path, epochs=4, valid=0, **several))
     batch = support_sets(unseen, "cz", 5)[torch.arange(200)]

@@ -36,7 +36,7 @@ def test_every_kind_of_model_opens(tmp_path, kind):
     experiment, config, shapes, values = (KINDS[kind][key] for key in ("experiment", "config", "shapes", "values"))
     old_checkpoints.write(tmp_path / "model_best.pth.tar", experiment, config, shapes)
     if "prior.scale" in shapes and kind.split()[-1] in (*STANDARD_PRIOR, "mvae"):
-        with pytest.raises(InputError, match=r"model_best.pth.tar does not fit .* this posterior holds the standard"):
+        with pytest.raises(InputError, match=r"model_best.pth.tar does not fit .* this posterior holds the prior N"):
             load_model(tmp_path)
         return
     model = load_model(tmp_path)
