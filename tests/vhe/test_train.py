@@ -8,7 +8,7 @@ from common.checkpoints import LAST, load, load_model, start_from
 from common.data.tensor_files import save
 from tests.helpers.scripts import run_script
 from training.options import as_json
-from vhe import data, sample, train
+from vhe import sample, train
 from vhe.character_sets import support_sets
 from vhe.data import Characters
 from vhe.framework.estimators import log_conditional
@@ -33,7 +33,7 @@ def bars(n_characters, n=10):
 
 @pytest.fixture
 def _bars(monkeypatch):
-    monkeypatch.setattr(data, "load", lambda *_: bars(8, 6))
+    monkeypatch.setattr(train, "load", lambda *_: bars(8, 6))
 
 
 @pytest.mark.slow
