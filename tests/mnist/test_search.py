@@ -141,5 +141,5 @@ def test_the_command_names_all_that_is_not_a_default():
     config = search.Config(model="jmvae", n_latents=8, precision="bf16", save_dir=Path("x")).runs(search.FIRST[1])[0]
     assert search.command(config) == (
         "python train.py --n-latents 8 --epochs 40 --batch-size 100 --lr 0.001 --annealing-epochs 16 --precision bf16 "
-        "--lambda-text 10.0 --model jmvae"
+        "--model jmvae --lambda-text 10.0"
     )
