@@ -80,8 +80,9 @@ class Config(PrivateOptions, PairModelOptions, FacesConfig):
 
     def __post_init__(self) -> None:
         model = self.record()
-        weight = 1.0 if self.settings != "paper" or model.first_alone else 10.0
-        self.fill(posterior=model.posterior, n_private=32 if model.private else None, lambda_attrs=weight)
+        self.fill(
+            posterior=model.posterior, n_private=32 if model.private else None, lambda_attrs=self.default_weight(10.0)
+        )
         super().__post_init__()
 
 

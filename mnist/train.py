@@ -52,7 +52,7 @@ class Config(PairModelOptions, DigitsConfig):
     Training draws the pixels anew in each batch. The other scripts draw them once"""
 
     def __post_init__(self) -> None:
-        self.fill(lambda_text=1.0 if self.settings != "paper" or self.record().first_alone else 50.0)
+        self.fill(lambda_text=self.default_weight(50.0))
         super().__post_init__()
 
 

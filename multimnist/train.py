@@ -37,8 +37,7 @@ class Config(DatasetOptions, PairModelOptions, train.DigitsConfig):
     Without it the decoder sees the characters that it finds most likely, as in the authors' code"""
 
     def __post_init__(self) -> None:
-        weight = 1.0 if self.settings != "paper" or self.record().first_alone else 10.0
-        self.fill(annealing_epochs=share(15 / 220, self.epochs), lambda_text=weight)
+        self.fill(annealing_epochs=share(15 / 220, self.epochs), lambda_text=self.default_weight(10.0))
         super().__post_init__()
 
     def check(self) -> None:

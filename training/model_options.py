@@ -100,6 +100,10 @@ class PairModelOptions(ObjectiveOptions):
     posterior: PosteriorOption = "gaussian"
     approx_m: tyro.conf.Suppress[int] = 0  # two modalities have no other subsets
 
+    def default_weight(self, papers: float) -> float:
+        """The default weight of what is not the image: the paper's with --settings paper, if the model scores it."""
+        return papers if self.settings == "paper" and not self.record().first_alone else 1.0
+
     def check(self) -> None:
         super().check()
         record = self.record()

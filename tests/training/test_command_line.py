@@ -172,8 +172,8 @@ def test_a_model_of_the_image_alone_takes_over_no_weight_of_the_text(tmp_path):
     paper.check()
     with pytest.raises(InputError, match="--model vae scores the image alone: leave out --lambda-text"):
         parsed(mnist_train, "--settings", "paper", "--model", "vae", "--lambda-text", 3).check()
-    small = ("--demo", "--limit", 60, "--epochs", 1, "--n-latents", 2, "--model", "vae")
-    call(mnist_train, *small, "--save-dir", tmp_path / "first")
+    small = {"demo": True, "limit": 60, "epochs": 1, "n_latents": 2}
+    mnist_train.main(mnist_train.Config(settings="paper", model="vae", save_dir=tmp_path / "first", **small))
     parsed(mnist_train, "--pre-trained", tmp_path / "first").check()
 
 
