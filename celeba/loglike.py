@@ -78,7 +78,7 @@ def evaluate(
 
 def inferred(model: MultimodalVAE, batch: Batch) -> dict[str, Tensor]:
     """The attributes inferred from the images alone, "predicted", (B, 18) bool."""
-    z = model.variational_posterior.point(model.posterior(batch, ("image",)))
+    z = model.posterior(batch, ("image",)).point
     return {"predicted": probabilities(model.decode(z)) > 0.5}
 
 

@@ -176,7 +176,7 @@ def completed(logits: Tensor, asked: Mapping[str, int], n: int) -> Tensor:
 def prediction(model: MultimodalVAE, image: Tensor) -> str:
     """Return a Markdown table of the attributes' probabilities given an image (1, 3, 64, 64), the likeliest first."""
     q = model.posterior({"image": image.to(model.device)})
-    (row,) = probabilities(model.decode(model.variational_posterior.point(q))).tolist()
+    (row,) = probabilities(model.decode(q.point)).tolist()
     rows = [(name, tables.percent(p)) for p, name in sorted(zip(row, ATTRIBUTES, strict=True), reverse=True)]
     return str(tables.Table("attributes", {}, ("attribute", "probability, %"), rows))
 

@@ -14,10 +14,11 @@ The ground
 
 Mathematics
     experts: products and quotients of Gaussian experts, the density of a mixture
-    distributions/: distributions that torch.distributions lacks
-        location_scale: diagonal Gaussians by their log-variances, Laplace beside normal, vectors side by side
+    distributions/: distributions that torch.distributions lacks, and what posteriors can do
+        base: what every distribution of latents can do; independent latents
+        location_scale: diagonal Gaussians by their log-variances, Laplace beside normal, spheres side by side
         von_mises_fisher: on the sphere, and the uniform one
-        mixtures: mixtures whose samples have gradients
+        mixtures: mixtures whose samples have gradients, and MMVAE+'s
         unnormalised: a density up to its normaliser, by weighted samples
         energy: a product of Gaussians times exp(-E)
         hamiltonian: Hamiltonian Monte Carlo
@@ -42,14 +43,8 @@ The pieces
         blocks: layers, shared and stacked networks, and outputs where a modality is present
     subsets: which modalities an ELBO's terms are given
     variational_strategies: the experts' parameters in, those of q(z|x_S) out
-    variational_posteriors/: parameters in, q(z|x_S) out
-        base: what every family can do
-        location_scale: Gaussian and Laplace
-        von_mises_fisher: on spheres
-        energy: energy-based products of experts
-        flows: a Gaussian, a flow or a product of flows
-        mixtures: mixtures of a family's members
-        private_latents: a modality's own latents, appended to the parameters of q(z|x_S) and found in z
+    variational_posteriors: parameters in, q(z|x_S) out
+    private_latents: a modality's own latents, appended to the parameters of q(z|x_S) and found in z
     priors: p(z)
     likelihoods: a decoder's output in, p(x_m|z) out
 
@@ -65,16 +60,19 @@ The model
         assemblies: models from a fusion and a family
         pairs: the models of two modalities that --model names
 
+Execution
+    execution/: how it is computed
+        decoder: log p(x_m|z) of what is scored, with masks, sets, stacks, batch norm and the memory
+        plain: the same by the shortest way, for the tests
+        weighted: the backward pass that decodes with gradients only what counts
+
 Objectives
     objectives/: the bounds of the papers
-        decoding: how many samples of z are decoded at a time, for speed and in a given amount of memory
-        base: a bound, its terms and its loss; log-likelihoods of decoded samples
+        base: a bound, its terms and its loss
         elbo: the ELBO, and MVAE's sum of ELBOs
         crossed: DMVAE and TELBO, sums of ELBOs that differ in what they score or train
         mixture: ELBOs of posteriors that are mixtures, and mmJSD
-        importance_weights: importance weights, and which samples have a gradient that is not lost in rounding
-        importance: IWAE and STL, bounds by importance weights
-        dreg: IWAE's bound with the doubly reparameterised gradient
+        importance: IWAE, STL and DReG, bounds by importance weights and their gradients
         energy: IWAE's bound for energy-based posteriors
         chain_rule: the modalities one after the other
         joint: JMVAE, JNF, MVTCAE and CRMVAE, with KLs between the joint and the single posteriors

@@ -22,10 +22,10 @@ from common import distributed
 from common.data.batches import Batch, Examples, check_known
 from common.encoders_decoders import zero_where_absent
 from common.errors import require
+from common.execution.decoder import samples_at_once
 from common.likelihoods import log_prob
 from common.modalities import Modality
 from common.multimodal_vae import MultimodalVAE
-from common.objectives.decoding import samples_at_once
 from common.objectives.importance import IwaeElbo
 
 MIN_SAMPLES = 50  # of an example, before its sampling may end
@@ -219,7 +219,7 @@ def _proposal(model: MultimodalVAE, batch: Batch, given: Sequence[str] | Tensor)
     def of_rows(rows: Tensor) -> Distribution:
         # for a mixture all components, so that no weight becomes large
         q = model.fuse(tuple(p[:, rows] for p in params), None if mask is None else mask[rows])
-        return model.variational_posterior.proposal(q)
+        return q.proposal
 
     return of_rows
 

@@ -1,7 +1,8 @@
 """A modality: its columns of the mask, its decoder, the weight of its likelihood, and its part of z."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,24 @@ from common.encoders_decoders import StackedDecoder, zero_where_absent
 from common.errors import require
 
 
+class DecoderRecord(NamedTuple):
+    """What one decoder models, and what it is given beside z.
+
+    models: the modalities that it decodes.
+    given: the modalities that it sees beside z.
+    stacked: whether it decodes each modality from its own z (`StackedDecoder`).
+    """
+
+    models: tuple[str, ...]
+    given: tuple[str, ...] = ()
+    stacked: bool = False
+
+    @property
+    def key(self) -> str:
+        """The decoder's name in the model."""
+        return ",".join(self.models)
+
+
 @dataclass(frozen=True, eq=False)
 class Modality:
     """What the model, the objectives, the estimators and the metrics ask about a modality.
@@ -18,10 +37,7 @@ class Modality:
     name: the modality's name.
     columns: its columns of the mask (B, M): one, or n if it is a set of n like elements (B, n, ...).
     weight: lambda, what objectives weigh its log-likelihood by.
-    decoder: the key of the network that decodes it; None if the model never decodes it (CVAE's label).
-    decoded_with: the modalities that the same network decodes, this one among them.
-    given: the modalities that its decoder sees beside z.
-    stacked: whether the network decodes each of `decoded_with` from its own z (`StackedDecoder`).
+    decoder: what decodes it; None if the model never decodes it (CVAE's label).
     n_shared: the number of latents that all modalities share, the first ones of z; None for all of z.
     private_latents: the indices of z that belong to it alone; empty if it has none.
     """
@@ -29,12 +45,14 @@ class Modality:
     name: str
     columns: Columns
     weight: float = 1.0
-    decoder: str | None = None
-    decoded_with: tuple[str, ...] = ()
-    given: tuple[str, ...] = ()
-    stacked: bool = False
+    decoder: DecoderRecord | None = None
     n_shared: int | None = None
     private_latents: range = range(0)
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The modalities that its decoder sees beside z."""
+        return self.decoder.given if self.decoder else ()
 
     @property
     def is_set(self) -> bool:
@@ -69,7 +87,7 @@ def modalities_of(
     private: Mapping[str, int],
     latent_dim: int,
 ) -> dict[str, Modality]:
-    """The modalities of a model, by name, from the keys of its networks (see `MultimodalVAE`).
+    """The modalities of a model, by name (see `MultimodalVAE`).
 
     Args:
         private: {name: number of private latents}.
@@ -83,7 +101,8 @@ def modalities_of(
     names = tuple(dict.fromkeys(name for key in encoder for name in key.split(",")))
     unfit = [name for name in names if not name or "." in name or hasattr(nn.ModuleDict, name)]
     require(not unfit, f"torch.nn.ModuleDict refuses the name {', '.join(map(repr, unfit))}: rename the modality")
-    in_decoders = (name for key in decoder for name in key.replace("|", ",").split(","))
+    decoders = decoder_records(decoder)
+    in_decoders = (name for record in decoders for name in (*record.models, *record.given))
     for what, named in (("decoders", in_decoders), ("weights", weights)):
         unknown = [name for name in named if name not in names]
         require(
@@ -92,40 +111,48 @@ def modalities_of(
     negative = {name: weight for name, weight in weights.items() if not weight >= 0}
     require(not negative, f"weights of likelihoods must not be negative, these are: {negative}")
     columns = columns_of({name: n_elements(encoder.get(name)) for name in names})
+    if private:
+        _check_private(private, encoder, decoders, columns)
+    n_shared, start, modalities = n_shared_latents(latent_dim, private), 0, {}
+    for name in names:
+        private_latents = range(n_shared + start, n_shared + start + private.get(name, 0))
+        start += len(private_latents)
+        modalities[name] = Modality(
+            name,
+            columns[name],
+            weights.get(name, 1.0),
+            next((record for record in decoders if name in record.models), None),
+            n_shared if private else None,
+            private_latents,
+        )
+    return modalities
+
+
+def decoder_records(decoder: Mapping[str, nn.Module]) -> list[DecoderRecord]:
+    """The records of decoders whose keys are "m", "m|l" for p(x_m|z, x_l), or "a,b" for several modalities."""
+    records = []
+    for key, network in decoder.items():
+        models, *given = key.split("|")
+        records.append(DecoderRecord(tuple(models.split(",")), tuple(given), isinstance(network, StackedDecoder)))
+    return records
+
+
+def _check_private(
+    private: Mapping[str, int],
+    encoder: Mapping[str, nn.Module],
+    decoders: Sequence[DecoderRecord],
+    columns: Mapping[str, Columns],
+) -> None:
+    """Raise InputError for private latents that the networks cannot have."""
     unfit = [name for name in private if name not in encoder or columns[name].n_elements is not None]
     require(
         not unfit,
         f"private latents need modalities with an encoder of their own that are not sets (got {', '.join(unfit)})",
     )
-    joint = [key for key in encoder if private and "," in key and n_elements(encoder[key]) is None]
-    require(not joint, f"private latents need an encoder for each modality (got one for all of {' and '.join(joint)})")
-    joint = [key for key in decoder if private and "," in key.split("|")[0]]
-    require(not joint, f"private latents need a decoder for each modality (got one for all of {' and '.join(joint)})")
-    n_shared = n_shared_latents(latent_dim, private)
-    decoders = {}
-    for key, network in decoder.items():
-        joined, *given = key.split("|")
-        decoded = tuple(joined.split(","))
-        for name in decoded:
-            decoders[name] = {
-                "decoder": joined,
-                "decoded_with": decoded,
-                "given": tuple(given),
-                "stacked": isinstance(network, StackedDecoder),
-            }
-    modalities, start = {}, n_shared
-    for name in names:
-        private_latents = range(start, start + private.get(name, 0))
-        start = private_latents.stop
-        modalities[name] = Modality(
-            name,
-            columns[name],
-            weights.get(name, 1.0),
-            n_shared=n_shared if private else None,
-            private_latents=private_latents,
-            **decoders.get(name, {}),
-        )
-    return modalities
+    encoders = [key for key, network in encoder.items() if "," in key and n_elements(network) is None]
+    joint = {"an encoder": encoders, "a decoder": [record.key for record in decoders if len(record.models) > 1]}
+    for what, keys in joint.items():
+        require(not keys, f"private latents need {what} for each modality (got one for all of {' and '.join(keys)})")
 
 
 def n_shared_latents(latent_dim: int, private: Mapping[str, int]) -> int:

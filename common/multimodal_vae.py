@@ -7,11 +7,12 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from common.data.batches import Batch, n_columns, observe
-from common.encoders_decoders import expert_params, expert_params_where, has_batch_norm, outputs
+from common.distributions.base import LatentDistribution
+from common.encoders_decoders import expert_params, expert_params_where, outputs
 from common.errors import require
 from common.likelihoods import GroupedLikelihood
-from common.modalities import Modality, modalities_of, n_elements, stack_values
-from common.variational_posteriors.private_latents import with_auxiliary, with_private
+from common.modalities import DecoderRecord, Modality, decoder_records, modalities_of, n_elements, stack_values
+from common.private_latents import with_auxiliary, with_private
 
 
 class MultimodalVAE(nn.Module):
@@ -87,7 +88,8 @@ class MultimodalVAE(nn.Module):
         self.encoder = nn.ModuleDict(encoder)
         self.variational_strategy = variational_strategy
         self.variational_posterior = variational_posterior
-        self.decoder = nn.ModuleDict({key.split("|")[0]: network for key, network in decoder.items()})
+        records = decoder_records(decoder)
+        self.decoder = nn.ModuleDict({record.key: decoder[key] for record, key in zip(records, decoder, strict=True)})
         lacking = [name for name in self.modelled if name not in likelihood]
         require(not lacking, f"there is no likelihood for {', '.join(lacking)}, only for {', '.join(likelihood)}")
         self.likelihood = likelihood
@@ -178,19 +180,18 @@ class MultimodalVAE(nn.Module):
             params = expert_params_where(present, network, *xs, every_row=batch.every_row)
         return tuple(modality.spread(p, self.latent_dim).unsqueeze(0) for p in params)
 
-    def fuse(self, params: tuple[Tensor, ...], mask: Tensor | None = None) -> Distribution:
-        """q(z|x_S) from stacked experts (M, B, D) under a mask (..., B, M): batch shape (..., B)."""
-        return self.variational_posterior(self.fused_params(params, mask))
+    def fuse(
+        self, params: tuple[Tensor, ...], mask: Tensor | None = None, encoded: Tensor | None = None
+    ) -> LatentDistribution:
+        """q(z|x_S) from stacked experts (M, B, D): batch shape (..., B).
 
-    def conditional(self, params: tuple[Tensor, ...], mask: Tensor | None = None) -> Distribution:
-        """The q(z|x_S) to generate from, given stacked experts (M, B, D) and a mask (..., B, M).
-
-        As `fuse`, except that a mixture of products generates from the product over S (`MopoeStrategy`).
+        Args:
+            mask: the experts that are fused, (..., B, M).
+            encoded: the modalities whose private latents come from their encoders, (..., B, M); default: `mask`.
         """
-        fused = self.fused_params(params, mask)
-        return self.variational_posterior(self.variational_strategy.conditional(fused, mask))
+        return self.variational_posterior(self._fused(params, mask, encoded))
 
-    def training_posterior(self, params: tuple[Tensor, ...], mask: Tensor | None = None) -> Distribution:
+    def training_posterior(self, params: tuple[Tensor, ...], mask: Tensor | None = None) -> LatentDistribution:
         """What importance-weighted objectives draw from, q(z|x_S); MMVAE+'s has `auxiliary` priors (`with_auxiliary`).
 
         Args:
@@ -204,14 +205,10 @@ class MultimodalVAE(nn.Module):
             fused = with_auxiliary(fused, *encoded, modality.columns.start)
         return self.variational_posterior(fused)
 
-    def fused_params(
-        self, params: tuple[Tensor, ...], mask: Tensor | None = None, encoded: Tensor | None = None
+    def _fused(
+        self, params: tuple[Tensor, ...], mask: Tensor | None, encoded: Tensor | None = None
     ) -> tuple[Tensor, ...]:
         """The posterior's parameters, private latents included, each (..., B, D), for a mixture (..., B, T, D).
-
-        Args:
-            mask: the experts that are fused, (..., B, M).
-            encoded: the modalities whose private latents come from their encoders, (..., B, M); default: `mask`.
 
         Raises:
             InputError: the encoders give another number of latents than the prior.
@@ -247,8 +244,10 @@ class MultimodalVAE(nn.Module):
         latents, expert = slice(modality.private_latents.start, modality.private_latents.stop), modality.columns.start
         return tuple(p[expert, :, latents] for p in params), tuple(p[latents] for p in prior.params)
 
-    def posterior(self, inputs: Mapping[str, Tensor] | Batch, given: Sequence[str] | None = None) -> Distribution:
+    def posterior(self, inputs: Mapping[str, Tensor] | Batch, given: Sequence[str] | None = None) -> LatentDistribution:
         """The q(z|x_S) to generate from, S the modalities that each example has among the given ones (default: all).
+
+        It is that of `fuse`, except that a mixture of products generates from the product over S (`MopoeStrategy`).
 
         Args:
             inputs: {name: (B, ...)}; absent modalities are left out (`common.data.observe`).
@@ -262,7 +261,8 @@ class MultimodalVAE(nn.Module):
             return self.prior().expand((len(batch),))
         if given is not None:
             batch = batch.only(given, self.columns)
-        return self.conditional(self.experts(batch), batch.mask)
+        fused = self._fused(self.experts(batch), batch.mask)
+        return self.variational_posterior(self.variational_strategy.conditional(fused, batch.mask))
 
     def decode(
         self, z: Tensor, modalities: Sequence[str] | None = None, given: Mapping[str, Tensor] | None = None
@@ -286,39 +286,28 @@ class MultimodalVAE(nn.Module):
         decoded, given = {}, given or {}
         for name in names:
             if name not in decoded:
-                decoded |= self._decode_together(z, self._modelled(name, given), given)
+                decoded |= self._decode_together(z, self._decoder_of(name, given), given)
         return {name: decoded[name] for name in names}
 
-    def _modelled(self, name: str, given: Mapping[str, Tensor]) -> Modality:
-        modality = self.modality.get(name)
-        require(
-            modality is not None and modality.decoder is not None,
-            f"the model has no p({name}|z): it models {', '.join(self.modelled)}",
-        )
-        for condition in modality.given:
+    def _decoder_of(self, name: str, given: Mapping[str, Tensor]) -> DecoderRecord:
+        require(name in self.modelled, f"the model has no p({name}|z): it models {', '.join(self.modelled)}")
+        record = self.modality[name].decoder
+        for condition in record.given:
             require(condition in given, f"the model has p({name}|z, {condition}): give it the {condition}")
-        return modality
+        return record
 
-    def _decode_together(self, z: Tensor, modality: Modality, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The outputs (..., *) of a modality's decoder, by name, for all modalities that this decoder decodes."""
-        conditions = [given[name] for name in modality.given]
+    def _decode_together(self, z: Tensor, decoder: DecoderRecord, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The outputs (..., *) of a decoder, by name of the modalities that it decodes."""
+        conditions = [given[name] for name in decoder.given]
+        z = self.modality[decoder.models[0]].part_of(z)  # only one if some have private latents
         shape = torch.broadcast_shapes(z.shape[:-1], *(x.shape[:1] for x in conditions))
-        inputs = [modality.part_of(z).expand(*shape, -1), *(x.expand(*shape, *x.shape[1:]) for x in conditions)]
-        flat = outputs(self.decoder[modality.decoder], *(x.reshape(-1, *x.shape[len(shape) :]) for x in inputs))
-        if len(modality.decoded_with) == 1:
+        inputs = [z.expand(*shape, -1), *(x.expand(*shape, *x.shape[1:]) for x in conditions)]
+        flat = outputs(self.decoder[decoder.key], *(x.reshape(-1, *x.shape[len(shape) :]) for x in inputs))
+        if len(decoder.models) == 1:
             flat = [flat]
         elif isinstance(flat, Tensor):
             flat = flat.unbind(1)
-        return {n: x.reshape(*shape, *x.shape[1:]) for n, x in zip(modality.decoded_with, flat, strict=True)}
-
-    def decode_stack(self, names: Sequence[str], z: Tensor) -> Distribution:
-        """p(x_m|z_m) for all n modalities of a StackedDecoder, each at its own z, (n, ..., D): batch shape (n, ...)."""
-        out = outputs(self.decoder[",".join(names)], z.flatten(1, -2)).movedim(1, 0)  # (n, N, ...)
-        return self.likelihood[names[0]](out.reshape(*z.shape[:-1], *out.shape[2:]))
-
-    def decoder_has_batch_norm(self, name: str) -> bool:
-        """Whether the decoder of a modality has batch norm, whose statistics must be those of one ELBO term."""
-        return has_batch_norm(self.decoder[self.modality[name].decoder])
+        return {n: x.reshape(*shape, *x.shape[1:]) for n, x in zip(decoder.models, flat, strict=True)}
 
     @torch.no_grad()
     def generate(self, n: int, latents: Distribution | None = None) -> dict[str, Tensor]:
@@ -327,7 +316,7 @@ class MultimodalVAE(nn.Module):
 
     def draw_latents(self, n: int, latents: Distribution | None = None) -> Tensor:
         """n draws of z from the prior, or from another distribution of it: (n, D)."""
-        return self.variational_posterior.project(latents.sample((n,))) if latents else self.prior().sample((n,))
+        return self.prior().project(latents.sample((n,))) if latents else self.prior().sample((n,))
 
     @torch.no_grad()
     def reconstruct(self, inputs: Mapping[str, Tensor], given: Sequence[str] | None = None) -> dict[str, Tensor]:
@@ -339,5 +328,4 @@ class MultimodalVAE(nn.Module):
         batch = self.observe(inputs)
         if given is not None:
             batch = batch.only(given, self.columns)
-        z = self.variational_posterior.point(self.posterior(batch))
-        return self.likelihood.point(self.decode(z, given=batch.modalities))
+        return self.likelihood.point(self.decode(self.posterior(batch).point, given=batch.modalities))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, MixtureSameFamily
 
-from common.distributions.location_scale import Concatenated, DiagonalGaussian, Joined
+from common.distributions.location_scale import Concatenated, DiagonalGaussian, Spheres
 from common.distributions.von_mises_fisher import HypersphericalUniform
 from common.errors import require
 
@@ -44,7 +44,7 @@ class LearnedPrior(nn.Module):
 
     def private(self, first: int) -> Distribution:
         """p of the latents from the index `first` on."""
-        return self.family.map_parameters(self(), lambda x: x[first:])
+        return self().map_parameters(lambda x: x[first:])
 
 
 class StandardGaussianPrior(nn.Module):
@@ -118,7 +118,7 @@ class ClusteredPrior(nn.Module):
         """p(u|c), batch shape (C,), event shape (number of shared latents,)."""
         loc = torch.cat([self.loc, self.zeros[self.n_shared :].expand(len(self.loc), -1)], dim=1)
         clusters = self.family((loc, torch.zeros_like(loc)))
-        return self.family.map_parameters(clusters, lambda x: x[:, : self.n_shared])
+        return clusters.map_parameters(lambda x: x[:, : self.n_shared])
 
     @property
     def params(self) -> tuple[Tensor, Tensor]:
@@ -127,7 +127,7 @@ class ClusteredPrior(nn.Module):
 
     def private(self, first: int) -> Distribution:
         """p of the latents from the index `first` on, none of them shared."""
-        return self.family.map_parameters(self.family(self.params), lambda x: x[first:])
+        return self.family(self.params).map_parameters(lambda x: x[first:])
 
     def cluster_log_probs(self, u: Tensor) -> Tensor:
         """log q(c|u) = log p(c|u) of u (..., number of shared latents): (..., C)."""
@@ -157,6 +157,6 @@ class UniformHypersphericalPrior(nn.Module):
         self.n = n
         self.register_buffer("zeros", torch.zeros(latent_dim), persistent=False)
 
-    def forward(self) -> Joined:
+    def forward(self) -> Spheres:
         """p(z), batch shape (), event shape (D,)."""
-        return Joined(HypersphericalUniform(len(self.zeros) // self.n, (self.n,), like=self.zeros))
+        return Spheres(HypersphericalUniform(len(self.zeros) // self.n, (self.n,), like=self.zeros))

@@ -13,7 +13,6 @@ from common.subsets import all_subsets, on_device
 class Strategy(nn.Module):
     """Fuses experts: parameters, each (M, B, D), and a mask (..., B, M) -> parameters of q(z|x_S), each (..., B, D)."""
 
-    is_product = False  # q(z|x_m) can be computed from the expert m alone
     per_latent = True  # a latent's parameters come only from the experts' parameters of that latent
     fuses_every_subset = True  # there is a q(z|x_S) of every subset S
     takes_joint_encoders = False  # an encoder may see several modalities
@@ -27,7 +26,7 @@ class Strategy(nn.Module):
 class GaussianPoeStrategy(Strategy):
     """The product of Gaussian experts and the prior N(0, I) (`common.experts.product_of_experts`)."""
 
-    is_product = needs_standard_prior = True
+    needs_standard_prior = True
 
     def forward(self, params: tuple[Tensor, Tensor], mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(mu, logvar), each (M, B, D), and a mask (..., B, M) -> (mu, logvar), each (..., B, D)."""
@@ -37,8 +36,6 @@ class GaussianPoeStrategy(Strategy):
 class GaussianProductStrategy(Strategy):
     """The product of Gaussian experts without the prior (MVTCAE, Hwang et al. 2021); without experts the prior."""
 
-    is_product = True
-
     def forward(self, params: tuple[Tensor, Tensor], mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(mu, logvar), each (M, B, D), and a mask (..., B, M) -> (mu, logvar), each (..., B, D)."""
         return product_of_experts(*params, mask, with_prior=False)
@@ -47,7 +44,7 @@ class GaussianProductStrategy(Strategy):
 class GaussianQuotientStrategy(Strategy):
     """The product of Gaussian posteriors over powers of N(0, I) (`common.experts.quotient_of_experts`)."""
 
-    is_product = needs_standard_prior = True
+    needs_standard_prior = True
 
     def forward(self, params: tuple[Tensor, Tensor], mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(mu, logvar), each (M, B, D), and a mask (..., B, M) -> (mu, logvar), each (..., B, D)."""
@@ -97,7 +94,7 @@ class VmfPoeStrategy(Strategy):
     .. math:: \prod_{m \in S} vMF(z; \mu_m, \kappa_m) \propto \exp \Big( z^\top \sum_{m \in S} \kappa_m \mu_m \Big)
     """
 
-    is_product = needs_standard_prior = True
+    needs_standard_prior = True
 
     def forward(self, params: tuple[Tensor], mask: Tensor | None = None) -> tuple[Tensor]:
         """Natural parameters (M, B, D), all on one scale, and a mask (..., B, M) -> the product's, (..., B, D)."""

@@ -21,7 +21,7 @@ from common import distributed
 from common.data import Batch
 from common.errors import require
 from common.objectives import DregIwaeElbo, IwaeElbo, Objective, StlElbo
-from common.objectives.dreg import GRADIENTS
+from common.objectives.importance import GRADIENTS
 from mnist.data import MNIST, Dataset, load_as_trained
 from reports import options, plots, tables
 from training import run_from_command_line

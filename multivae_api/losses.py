@@ -63,7 +63,7 @@ class LossesOfSamples(MultimodalVAE):
         outputs = self.decoder_outputs(torch.stack(list(samples.values())), tuple(columns))  # {name: (T, K, B, ...)}
         return {
             "qz_xs": qs,
-            "qz_xs_detach": {name: family.detached(q) for name, q in qs.items()},
+            "qz_xs_detach": {name: q.detached() for name, q in qs.items()},
             "zss": samples,
             "recon": {source: {name: x[t] for name, x in outputs.items()} for t, source in enumerate(columns)},
         }

@@ -14,7 +14,7 @@ from common.errors import require
 from common.estimators import importance_estimates, weighted_joint
 from common.likelihoods import GroupedLikelihood
 from common.priors import LearnedPrior
-from common.variational_posteriors.mixtures import MixturePosterior
+from common.variational_posteriors import MixturePosterior
 from common.variational_strategies import MoeStrategy
 from multivae_api import folders
 from multivae_api.config import (
@@ -111,9 +111,10 @@ class MMVAE(LossesOfSamples):
         """
         config = self.model_config
         objective = OBJECTIVES[config.loss](self, config.K if K is None else K, looser=True)
-        batch, params, z = objective.sample(inputs)
-        loss, bound = objective.loss_of_samples(batch, params, z, config.beta)
-        output = loss_output(loss, {"bound": bound.value} | bound.terms)
+        batch = self.observe(inputs)
+        params, z, _ = objective.sample(batch)
+        surrogate, bound = objective.surrogate(objective.decode(self, batch), params, z, config.beta)
+        output = loss_output(-surrogate, {"bound": bound.value} | bound.terms)
         if detailed_output:
             output.update(self.details(batch, params, z))
         return output
@@ -284,12 +285,12 @@ class MMVAE(LossesOfSamples):
     def log_var_to_std(self, log_var: Tensor) -> Tensor:
         """The scales (..., D) for an encoder's second output: D softmax(log_var) + 1e-6, or exp(log_var / 2)."""
         family = self.variational_posterior.component
-        return family.scales(family((torch.zeros_like(log_var), log_var)))
+        return family((torch.zeros_like(log_var), log_var)).scales
 
     @property
     def pz_params(self) -> tuple[Tensor, Tensor]:
         """The prior's location and scales, each (D,)."""
-        return self.prior().mean, self.variational_posterior.component.scales(self.prior())
+        return self.prior().mean, self.prior().scales
 
 
 def _names(modalities: Sequence[str] | str, of_all: tuple[str, ...]) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from common.errors import require, require_positive
 from common.model_data import check_values
 from common.multimodal_vae import MultimodalVAE
 from common.priors import ClusteredPrior
-from common.variational_posteriors.private_latents import latent_parts
+from common.private_latents import latent_parts
 from reports import sampling, tables, umap
 from reports.clusters import cluster_accuracies, pruned, shared_means
 from reports.frechet import inception_features

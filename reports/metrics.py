@@ -149,14 +149,13 @@ def divergences(model: MultimodalVAE, examples: Examples, sources: Mapping[str, 
     Returns:
         {name: (N, D)}, nats for each example and latent, (N, n) for n spheres; NaN where an example lacks a source.
     """
-    family = model.variational_posterior
-    device, prior = model.device, family.factors(model.prior())
+    device, prior = model.device, model.prior().factors
     examples = examples.to(device)
 
     def divergences_of(rows: Tensor) -> dict[str, Tensor]:
         batch, experts, present = model.observe(examples[rows]), {}, {}
         for name, given in sources.items():
-            experts[name] = family.factors(family.only_component(model.posterior(batch, given)))
+            experts[name] = model.posterior(batch, given).only_component().factors
             mask = batch.only(given, model.columns).mask
             present[name] = mask.any(dim=1, keepdim=True)  # (B, 1)
         by_name = {

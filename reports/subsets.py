@@ -12,8 +12,8 @@ from common import distributed
 from common.data.batches import Examples
 from common.errors import require
 from common.multimodal_vae import MultimodalVAE
+from common.private_latents import latent_parts
 from common.subsets import named_subsets
-from common.variational_posteriors.private_latents import latent_parts
 from reports.frechet import Moments, frechet_distance, moments
 from reports.metrics import BATCH_SIZE, Judge
 from reports.tables import Table, percent
@@ -41,8 +41,8 @@ class Posteriors(NamedTuple):
         For a mixture it is the mean of one component, drawn for each example (as in MoPoE's code): the average over the
         components may be a z that none of them generates.
         """
-        family, q = self.model.variational_posterior, self.model.posterior(self.examples[rows], given)
-        return family.point(family.drawn_component(q) if given else q)
+        q = self.model.posterior(self.examples[rows], given)
+        return (q.drawn_component() if given else q).point
 
     @torch.no_grad()
     def points(self, given: Sequence[str], n: int | None = None) -> Tensor:
@@ -136,11 +136,11 @@ def scores_given(
         {target: {"coherence", "macro" (shares in [0, 1]), "FD" (Frechet distance of the judge's features), "FID" (that
         of Inception's, if given)}}, and the points of q(z|x_given), (N, D).
     """
-    model, family, labels = test.model, test.model.variational_posterior, test.labels[:, 0]
+    model, labels = test.model, test.labels[:, 0]
 
     def scored(rows: Tensor) -> dict[str, Tensor]:
         q = model.posterior(test.examples[rows], given)
-        z, point = family.sample_and_point(q) if given else (q.sample(), family.point(q))
+        z, point = q.sample_and_point() if given else (q.sample(), q.point)
         values = model.likelihood.point(model.decode(z))
         right = {f"right {name}": judge.read(values)[:, 0].cpu() == labels[rows] for name, judge in judges.items()}
         return right | features(values) | {"point": point.cpu()}

@@ -156,7 +156,7 @@ def run_one(config: RunConfig, experiment: Callable[[], Experiment], task: Task,
     model = load_model(folder, trained.name).to(device)
 
     def inferred(image: Tensor) -> Tensor:
-        z = model.variational_posterior.point(model.posterior({"image": image}))
+        z = model.posterior({"image": image}).point
         labels = model.likelihood.point(model.decode(z, [task.label]))[task.label]
         return labels.view(len(image), -1).round().long()
 

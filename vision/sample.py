@@ -112,7 +112,7 @@ def conditional(model: MultimodalVAE, inputs: dict[str, Tensor], n: int, path: P
     ((view, x),) = inputs.items()
     q = model.posterior({view: x.to(model.device)})
     draws = q.sample((n - 1,)) if n > 1 else []  # torch refuses to draw 0 components of a mixture
-    z = torch.cat([model.variational_posterior.point(q), *draws])  # (n, D)
+    z = torch.cat([q.point, *draws])  # (n, D)
     images, captions = plots.beside(x, in_a_row(model.likelihood.point(model.decode(z))), [VIEWS] * n)
     labels = ["reconstruction", *[f"draw {i}" for i in range(1, n)]]
     plots.image_grid(path, images, labels, captions, f"all views, given the view {view}")

@@ -31,6 +31,10 @@ class Columns(NamedTuple):
         """Select these columns of a mask (..., M): (...), or (..., n) for a set."""
         return mask[..., self.start] if self.n_elements is None else mask[..., self.slice]
 
+    def all_of(self, mask: Tensor) -> Tensor:
+        """Select these columns of a mask (..., M): (..., n), n = 1 unless it is a set."""
+        return mask[..., self.slice]
+
 
 def columns_of(sizes: Mapping[str, int | None]) -> dict[str, Columns]:
     """Assign mask columns to modalities, in their order.

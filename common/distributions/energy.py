@@ -63,7 +63,7 @@ class LocScaleEbm(Unnormalised):
         energy = self.energy(u.flatten(0, -2)).view(u.shape[:-1])  # (..., M)
         return self.product.log_prob(z) - torch.where(self.present, energy, 0).sum(dim=-1)
 
-    def weighted_samples(self, prior: Distribution) -> tuple[Tensor, Tensor, Tensor]:
+    def elbo_samples(self, prior: Distribution) -> tuple[Tensor, Tensor, Tensor]:
         r"""Samples for the expectation in an ELBO: a pool with self-normalised weights, and the KL that goes with them.
 
         The KL is :math:`\sum_j w_j (\log \tilde q(z_j) - \log p(z_j)) - \log \hat Z`. An ELBO with this KL is a lower

@@ -5,7 +5,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Categorical, Distribution, Transform
+from torch.distributions import Distribution, Transform
 from zuko.flows import MAF
 
 from common.distributions.hamiltonian import hamiltonian_chain
@@ -138,7 +138,7 @@ class JointFlows(Unnormalised):
         used = torch.cat([used, self.n_given.unsqueeze(-1) != 1], dim=-1)  # (..., M + 1)
         logits = torch.zeros_like(used, dtype=self.mu.dtype).masked_fill(~used, -torch.inf)
         components = Flows(DiagonalGaussian(*base), [*self.maps, None])
-        return Mixture(Categorical(logits=logits, validate_args=False), components, False)
+        return Mixture(logits, components)
 
     @torch.no_grad()
     def _quotient(self) -> tuple[Tensor, Tensor]:

@@ -1,16 +1,19 @@
-"""Gaussians by log-variance, mixed Laplace and normal values, and independent vectors side by side."""
+"""Gaussians by log-variance, mixed Laplace and normal values, spheres side by side, and two vectors in one."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Size, Tensor
-from torch.distributions import Distribution, Independent, Laplace, Normal, constraints, kl_divergence
+from torch.distributions import Distribution, Laplace, Normal, constraints, kl_divergence
 from torch.distributions.kl import register_kl
+
+from common.distributions.base import Factorised, LatentDistribution
 
 LOG_2, LOG_2_PI = math.log(2), math.log(2 * math.pi)
 
 
-class DiagonalGaussian(Independent):
+class DiagonalGaussian(Factorised):
     """N(mu, diag(exp(logvar))): batch shape (...), one event of D dimensions.
 
     It keeps the log-variance, so that densities and KLs stay exact and their gradients finite where a variance would
@@ -21,7 +24,7 @@ class DiagonalGaussian(Independent):
     """
 
     def __init__(self, mu: Tensor, logvar: Tensor) -> None:
-        super().__init__(Normal(mu, (0.5 * logvar).exp(), validate_args=False), 1)
+        super().__init__(Normal(mu, (0.5 * logvar).exp(), validate_args=False))
         self.logvar = logvar
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -36,6 +39,10 @@ class DiagonalGaussian(Independent):
     def expand(self, batch_shape: tuple[int, ...], _instance: None = None) -> "DiagonalGaussian":
         shape = (*batch_shape, *self.event_shape)
         return DiagonalGaussian(self.mean.expand(shape), self.logvar.expand(shape))
+
+    def map_parameters(self, change: Callable[[Tensor], Tensor]) -> "DiagonalGaussian":
+        """q with `change` applied to its mean and its log-variance, each (..., D)."""
+        return DiagonalGaussian(change(self.mean), change(self.logvar))
 
 
 class LaplaceOrNormal(Distribution):
@@ -92,22 +99,21 @@ def _kl_of_two_laplace_or_normal(q: LaplaceOrNormal, p: LaplaceOrNormal) -> Tens
     return torch.where(p.laplace, *kls)
 
 
-class Joined(Distribution):
-    """n independent vectors of d dimensions, joined into one vector: batch shape (...), event shape (n d,).
+class Spheres(LatentDistribution):
+    """n independent vectors of d dimensions, each on a unit sphere, side by side: event shape (n d,).
 
     Args:
         factors: the distribution of the vectors, batch shape (..., n) and event shape (d,).
     """
 
-    arg_constraints = {}  # noqa: RUF012 (torch's own name)
     has_rsample = True
 
     def __init__(self, factors: Distribution) -> None:
         self.factors, self.shape = factors, (factors.batch_shape[-1], *factors.event_shape)
         super().__init__(factors.batch_shape[:-1], Size([self.shape[0] * self.shape[1]]), validate_args=False)
 
-    def expand(self, batch_shape: tuple[int, ...], _instance: None = None) -> "Joined":
-        return Joined(self.factors.expand((*batch_shape, self.shape[0])))
+    def expand(self, batch_shape: tuple[int, ...], _instance: None = None) -> "Spheres":
+        return Spheres(self.factors.expand((*batch_shape, self.shape[0])))
 
     @property
     def mean(self) -> Tensor:
@@ -124,15 +130,33 @@ class Joined(Distribution):
         """Log-density of value (..., n d): (...), nats."""
         return self.factors.log_prob(value.unflatten(-1, self.shape)).sum(dim=-1)
 
+    def project(self, z: Tensor) -> Tensor:
+        """Scale each sphere's part of z to length 1: (..., n d) -> (..., n d)."""
+        z = z.unflatten(-1, self.shape)
+        return (z / z.norm(dim=-1, keepdim=True)).flatten(-2)
 
-class Concatenated(Distribution):
+    @property
+    def scales(self) -> Tensor:
+        """1 / sqrt(kappa) of each latent's sphere, (..., n d), for von Mises-Fisher factors."""
+        return self._concentration.rsqrt()
+
+    def map_parameters(self, change: Callable[[Tensor], Tensor]) -> "Spheres":
+        """q with `change` applied to mu and kappa of its von Mises-Fisher factors, each (..., n d)."""
+        kappa = change(self._concentration).unflatten(-1, self.shape)[..., 0]
+        return Spheres(type(self.factors)(change(self.factors.loc.flatten(-2)).unflatten(-1, self.shape), kappa))
+
+    @property
+    def _concentration(self) -> Tensor:
+        """kappa of each latent's sphere, (..., n d)."""
+        return self.factors.concentration.repeat_interleave(self.shape[1], dim=-1)
+
+
+class Concatenated(LatentDistribution):
     """Two independent vectors, one after the other: batch shape (...), event shape (d_1 + d_2,).
 
     Args:
         first, second: their distributions, of the same batch shape.
     """
-
-    arg_constraints = {}  # noqa: RUF012 (torch's own name)
 
     def __init__(self, first: Distribution, second: Distribution) -> None:
         self.first, self.second, self.n = first, second, first.event_shape[0]
@@ -157,8 +181,8 @@ class Concatenated(Distribution):
         return self.first.log_prob(value[..., : self.n]) + self.second.log_prob(value[..., self.n :])
 
 
-@register_kl(Joined, Joined)
-def _kl_joined(q: Joined, p: Joined) -> Tensor:
+@register_kl(Spheres, Spheres)
+def _kl_spheres(q: Spheres, p: Spheres) -> Tensor:
     """KL(q || p), (...), nats."""
     return kl_divergence(q.factors, p.factors).sum(dim=-1)
 

@@ -4,12 +4,12 @@ import math
 
 import torch
 from torch import Size, Tensor
-from torch.distributions import Distribution
 
+from common.distributions.base import LatentDistribution
 from common.errors import InputError
 
 
-class Unnormalised(Distribution):
+class Unnormalised(LatentDistribution):
     r"""A distribution q whose density is known as :math:`\tilde q \propto q`, and a mixture r to draw from.
 
     Everything but :math:`\tilde q` is an estimate from new samples of r at each call. A subclass has
@@ -18,8 +18,6 @@ class Unnormalised(Distribution):
         proposal: r, a MixtureSameFamily of known density. Components that an example does not use have weight 0.
         log_density(z): log :math:`\tilde q` at z (..., D), (...), nats.
     """
-
-    arg_constraints = {}  # noqa: RUF012 (torch's own name)
 
     def pool(self, shape: tuple[int, ...] = ()) -> tuple[Tensor, Tensor, Tensor]:
         r"""Draw n samples from each of the T components of r, J = n T in all, and weigh them.

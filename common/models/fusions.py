@@ -10,8 +10,12 @@ from common.distributions.flows import masked_autoregressive_flow
 from common.errors import require
 from common.modalities import n_elements
 from common.models.families import Family
-from common.variational_posteriors import JointFlowsPosterior, Posterior
-from common.variational_posteriors.mixtures import MixturePosterior, PrivateLatentsMixture
+from common.variational_posteriors import (
+    JointFlowsPosterior,
+    MixturePosterior,
+    Posterior,
+    PrivateLatentsMixturePosterior,
+)
 from common.variational_strategies import (
     GaussianProductStrategy,
     GaussianQuotientStrategy,
@@ -76,7 +80,7 @@ def private_latents_mixture(posterior: Posterior, latents: Latents, encoder: Map
     require(any(latents.private.values()), "the fusion mmvae+ needs private latents: without them it is moe")
     sets = [key for key, network in encoder.items() if n_elements(network)]
     require(not sets, f"the fusion mmvae+ needs an encoder for each modality, and no sets (got {', '.join(sets)})")
-    return PrivateLatentsMixture(posterior, latents.of_each_modality, latents.shared)
+    return PrivateLatentsMixturePosterior(posterior, latents.of_each_modality, latents.shared)
 
 
 def joint_flows(posterior: Posterior, latents: Latents, encoder: Mapping[str, nn.Module]) -> nn.Module:

@@ -7,10 +7,9 @@ loss. With all weights and beta at 1 the bound's value is in nats, and its class
 from common.objectives.base import Bound, MultimodalObjective, Objective
 from common.objectives.chain_rule import ArElbo
 from common.objectives.crossed import DmvaeElbo, TelboElbo
-from common.objectives.dreg import DregIwaeElbo
 from common.objectives.elbo import MvaeElbo, StandardElbo, SumOfElbos
 from common.objectives.energy import EnergyIwaeElbo
-from common.objectives.importance import IwaeElbo, StlElbo
+from common.objectives.importance import DregIwaeElbo, IwaeElbo, StlElbo
 from common.objectives.joint import CrmvaeElbo, JmvaeElbo, JnfElbo, MvtcaeElbo
 from common.objectives.mixture import MmjsdElbo, MmvaeElbo, ReweightedElbo
 

@@ -1,15 +1,15 @@
 """The chain rule of log p(x_1, ..., x_M) over the modalities in a random order."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, kl_divergence
 
 from common.data.batches import Batch, n_columns
+from common.distributions.base import LatentDistribution
 from common.errors import require
 from common.multimodal_vae import MultimodalVAE
-from common.objectives.base import Bound, MultimodalObjective
+from common.objectives.base import Bound, MultimodalObjective, by_modality
 
 
 class ArElbo(MultimodalObjective):
@@ -31,9 +31,9 @@ class ArElbo(MultimodalObjective):
 
     def __init__(self, model: MultimodalVAE, weights: Mapping[str, float] | None = None) -> None:
         super().__init__(model, weights)
-        has_kl = self.model.variational_posterior.has_kl
+        posterior = self.model.variational_posterior
         closed = "mixtures, energy-based posteriors and flows have no KLs in closed form: choose another objective"
-        require(has_kl, closed)
+        require(posterior.has_density and not posterior.is_mixture, closed)
         every_subset = self.model.variational_strategy.fuses_every_subset
         require(
             every_subset, "the chain rule needs a posterior of every subset: a product, or an encoder for each, has one"
@@ -49,33 +49,26 @@ class ArElbo(MultimodalObjective):
         seen, now = rank <= turn, rank == turn  # (M, B, M)
         if batch.mask is not None:
             seen, now = seen & batch.mask, now & batch.mask
-        fused = self.model.fused_params(self.model.experts(batch), seen)  # (M, B, D) each
-
-        def posteriors(turns: slice) -> Distribution:
-            return self.model.variational_posterior(tuple(p[turns] for p in fused))
-
-        z = posteriors(slice(None)).rsample()  # (M, B, D)
-        kl = self._kls(posteriors, m, None if batch.mask is None else seen.any(dim=-1)).sum(dim=0)
-        now = now if batch.mask is None else now & self.model.scorable(batch.mask)
-        scored = {name: self.model.modality[name].present(now) for name in batch.modalities}
-        log_p = self.log_likelihoods(dict.fromkeys(scored, z), batch, scored)  # {name: (M, B)}
+        q = self.model.fuse(self.model.experts(batch), seen)  # (M, B)
+        kl = self._kls(q, m, None if batch.mask is None else seen.any(dim=-1)).sum(dim=0)
+        log_p = self.decode(self.model, batch)(q.rsample(), where=now)  # {name: (M, B)}
         sums = {name: x.sum(dim=0) for name, x in log_p.items()}
-        return self.with_log_likelihoods(Bound(-beta * kl, {"ar/kl": kl}), "ar", sums)
+        return Bound(self.weighted_sum(sums) - beta * kl, {"ar/kl": kl} | by_modality("ar", sums))
 
-    def _kls(self, posteriors: Callable[[slice], Distribution], m: int, begun: Tensor | None) -> Tensor:
+    def _kls(self, q: LatentDistribution, m: int, begun: Tensor | None) -> Tensor:
         """The KL of each turn's posterior from that of the turn before, (M, B), nats.
 
         A chain begins with the KL from the prior at the first modality that an example has.
 
         Args:
-            posteriors: turns -> their q(z|x_S).
+            q: q(z|x_S) of each turn, (M, B).
             begun: whether an example has a modality in the turns so far, (M, B) bool; None if all have all.
         """
-        from_prior = kl_divergence(posteriors(slice(1 if begun is None else m)), self.model.prior())
+        first = slice(1 if begun is None else m)
+        from_prior = q.map_parameters(lambda x: x[first]).kl(self.model.prior())
+        kls = from_prior
         if m > 1:
-            steps = kl_divergence(posteriors(slice(1, None)), posteriors(slice(-1)))  # (M - 1, B)
+            steps = q.map_parameters(lambda x: x[1:]).kl(q.map_parameters(lambda x: x[:-1]))  # (M - 1, B)
             steps = steps if begun is None else torch.where(begun[:-1], steps, from_prior[1:])
             kls = torch.cat([from_prior[:1], steps])
-        else:
-            kls = from_prior
         return kls if begun is None else torch.where(begun, kls, 0)

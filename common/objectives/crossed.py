@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
 
 from common.data.batches import Batch
+from common.distributions.base import LatentDistribution
+from common.execution.decoder import Decoder
 from common.objectives.base import Bound
 from common.objectives.elbo import SumOfElbos, Terms
 from common.subsets import mvae_subsets
@@ -35,18 +36,18 @@ class DmvaeElbo(SumOfElbos):
     def subsets(self) -> Tensor:
         return mvae_subsets(self.model.columns)
 
-    def _terms(self, batch: Batch) -> Terms:
-        terms = super()._terms(batch)
-        everything = torch.ones_like(terms.subsets)
+    def terms(self, batch: Batch) -> Terms:
+        terms = super().terms(batch)
+        terms = terms._replace(subsets=torch.ones_like(terms.subsets))
         if batch.mask is None:
-            return terms._replace(subsets=everything)
-        used = terms.scored.any(dim=-1, keepdim=True)  # (T, B, 1)
-        return terms._replace(subsets=everything, scored=used & self.model.scorable(batch.mask))
+            return terms
+        used = terms.where.any(dim=-1, keepdim=True)  # (T, B, 1)
+        return terms._replace(where=used & self.model.scorable(batch.mask))
 
-    def _posteriors(self, params: tuple[Tensor, ...], terms: Terms) -> Distribution:
+    def posteriors(self, params: tuple[Tensor, ...], terms: Terms) -> LatentDistribution:
         """q(u|x_S) of all terms with the private posteriors of all modalities, (T, B)."""
-        encoded = torch.ones_like(terms.given) if terms.scored is None else terms.scored.any(dim=0)
-        return self.model.variational_posterior(self.model.fused_params(params, terms.given, encoded))
+        encoded = torch.ones_like(terms.given) if terms.where is None else terms.where.any(dim=0)
+        return self.model.fuse(params, terms.given, encoded)
 
 
 class TelboElbo(SumOfElbos):
@@ -72,19 +73,14 @@ class TelboElbo(SumOfElbos):
         Raises:
             InputError: an example lacks a modality.
         """
-        return super().bound(self.complete(inputs), beta)
+        return super().bound(self.observe_complete(inputs), beta)
 
-    def _expected_log_likelihoods(
-        self, z: Tensor, share: Tensor, batch: Batch, terms: Terms
-    ) -> dict[str, dict[int, Tensor]]:
-        of_joint = torch.tensor([name == "joint" for name in terms.names])[:, None]
-        joint = terms._replace(subsets=terms.subsets & of_joint)
-        single = terms._replace(subsets=terms.subsets & ~of_joint)
-        expected = super()._expected_log_likelihoods(z, share, batch, joint)
+    def log_likelihoods(self, decoder: Decoder, z: Tensor, terms: Terms) -> dict[str, Tensor]:
+        joint = torch.tensor([name == "joint" for name in terms.names])[:, None]
+        of_joint = decoder(z, terms.subsets & joint)
         with frozen(self.model.decoder), frozen(self.model.likelihood):  # which may run a decoder's network
-            for name, by_term in super()._expected_log_likelihoods(z, share, batch, single).items():
-                expected[name] |= by_term
-        return expected
+            of_singles = decoder(z, terms.subsets & ~joint)
+        return {name: x + of_singles[name] for name, x in of_joint.items()}
 
 
 @contextmanager

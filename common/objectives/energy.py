@@ -10,7 +10,7 @@ from common.data.batches import Batch
 from common.distributions.unnormalised import resample
 from common.errors import require
 from common.multimodal_vae import MultimodalVAE
-from common.objectives.base import Bound
+from common.objectives.base import Bound, bound_of
 from common.objectives.importance import ImportanceWeighted
 
 
@@ -39,37 +39,35 @@ class EnergyIwaeElbo(ImportanceWeighted):
         weights: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(model, weights)
-        is_energy_based = self.model.variational_posterior.is_energy_based
+        posterior = self.model.variational_posterior
+        is_energy_based = not posterior.has_density and not posterior.has_flows
         require(is_energy_based, "EnergyIwaeElbo needs an energy-based posterior: IwaeElbo takes others")
         require(K > 1, f"the energy-based bound of --obj iwae takes two samples or more, not {K}: the ELBO takes one")
         self.K = K
 
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
         """The bound of each example, (B,); the terms are means over the samples."""
-        return self._surrogate(inputs, beta)[1]
+        return self.loss(inputs, beta)[1]
 
     def loss(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> tuple[Tensor, Bound]:
-        surrogate, bound = self._surrogate(inputs, beta)
-        return -surrogate.mean(), bound
-
-    def _surrogate(self, inputs: Mapping[str, Tensor] | Batch, beta: float) -> tuple[Tensor, Bound]:
         batch = self.model.observe(inputs)
         q = self.model.fuse(self.model.experts(batch), batch.mask)
-        pool, log_q, log_w = q.pool((self.K,))  # (K, J, B, D), (K, J, B) each
-        z, index = resample(pool, log_w, dim=1)  # (K, B, D), (K, B)
+        pool, log_q, log_ratio = q.pool((self.K,))  # (K, J, B, D), (K, J, B) each
+        z, index = resample(pool, log_ratio, dim=1)  # (K, B, D), (K, B)
         log_choice, log_q = (
-            x.gather(1, index.unsqueeze(1)).squeeze(1) for x in (log_w.log_softmax(dim=1), log_q)
+            x.gather(1, index.unsqueeze(1)).squeeze(1) for x in (log_ratio.log_softmax(dim=1), log_q)
         )  # (K, B)
-        log_q = log_q - log_w.logsumexp(dim=1)
-        log_weight, terms = self._log_weights(batch, z[None], torch.ones_like(log_q[:1]), log_q[None], beta)
-        log_weight = log_weight.squeeze(0)  # (K, B)
-        value = log_weight.logsumexp(dim=0) - math.log(self.K)
-        credit = value.detach() - self._predicted(log_weight.detach())
-        surrogate = Bound(value + (credit * log_choice).sum(dim=0), {}).zero_without_modalities(batch.mask).value
-        return surrogate, Bound(value, terms).zero_without_modalities(batch.mask)
+        log_q = log_q - log_ratio.logsumexp(dim=1)
+        decoder, pi = self.decode(self.model, batch), torch.ones_like(log_q[:1])
+        log_w, terms = self.log_weights(decoder, z[None], pi, log_q[None], beta)
+        log_w = log_w.squeeze(0)  # (K, B)
+        value = log_w.logsumexp(dim=0) - math.log(self.K)
+        credit = value.detach() - self._predicted(log_w.detach())
+        surrogate = bound_of(value + (credit * log_choice).sum(dim=0), {}, batch.mask).value
+        return -surrogate.mean(), bound_of(value, terms, batch.mask)
 
-    def _predicted(self, log_weight: Tensor) -> Tensor:
-        """The bound with each log-weight replaced by the mean of the others, (K, B)."""
-        others = (log_weight.sum(dim=0) - log_weight) / (self.K - 1)
-        same = torch.eye(self.K, dtype=torch.bool, device=log_weight.device)[..., None]
-        return torch.where(same, others, log_weight[None]).logsumexp(dim=1) - math.log(self.K)
+    def _predicted(self, log_w: Tensor) -> Tensor:
+        """The bound with each log w replaced by the mean of the others, (K, B)."""
+        others = (log_w.sum(dim=0) - log_w) / (self.K - 1)
+        same = torch.eye(self.K, dtype=torch.bool, device=log_w.device)[..., None]
+        return torch.where(same, others, log_w[None]).logsumexp(dim=1) - math.log(self.K)

@@ -5,12 +5,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import kl_divergence
 
 from common.data.batches import Batch, n_columns
 from common.errors import require
 from common.multimodal_vae import MultimodalVAE
-from common.objectives.base import Bound, MultimodalObjective
+from common.objectives.base import Bound, MultimodalObjective, bound_of, by_modality
 from common.subsets import joint_subset, on_device, single_modalities
 
 
@@ -37,57 +36,36 @@ class JointAndSingles(MultimodalObjective):
 
     def __init__(self, model: MultimodalVAE | nn.ModuleDict, weights: Mapping[str, float] | None = None) -> None:
         super().__init__(model, weights)
-        has_kl = self.model.variational_posterior.has_kl
+        posterior = self.model.variational_posterior
+        has_kl = posterior.has_density and not posterior.is_mixture
         lacking = "KLs in closed form, which ebm and jnf posteriors do not have: take StandardElbo or JnfElbo"
         require(has_kl, f"{type(self).__name__} needs {lacking}")
 
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
         """The objective of each example, (B,)."""
         batch, c = self.model.observe(inputs), self.coefficients(beta)
-        singles = single_modalities(self.model.columns)  # a set counts by its elements, if they are few
-        subsets = torch.stack([joint_subset(n_columns(self.model.columns))[0], *singles.values()])  # (1 + S, M)
-        given = on_device(subsets, next(iter(batch.modalities.values())).device)[:, None]  # (1 + S, 1, M)
+        columns = self.model.columns
+        singles = single_modalities(columns)  # a set counts by its elements, if they are few
+        subsets = torch.stack([joint_subset(n_columns(columns))[0], *singles.values()])  # (1 + S, M)
+        given = on_device(subsets, self.model.device)[:, None]  # (1 + S, 1, M)
         given = given if batch.mask is None else given & batch.mask
         params = self.model.experts(batch)
         joint, single = self.model.fuse(params, batch.mask), self.model.fuse(params, given[1:])  # (B,), (S, B)
-        kl = kl_divergence(joint, self.model.prior())
-        teacher = self.model.variational_posterior.detached(joint) if self.students else joint
-        distance = kl_divergence(teacher, single)  # (S, B)
+        kl = joint.kl(self.model.prior())
+        distance = (joint.detached() if self.students else joint).kl(single)  # (S, B)
         if batch.mask is not None:
             distance = torch.where(given[1:].any(dim=-1), distance, 0)
         z = joint.rsample((1,))
         if c.singles:
             z = torch.cat([z, single.rsample()])  # (1 + S, B, D)
+        log_p = self.decode(self.model, batch)(z, subsets[: len(z)])  # {name: (1 + S, B)}
         value = -c.prior * kl - c.distance * distance.sum(dim=0)
         terms = {"joint/kl": kl} | {f"{name}/kl from joint": distance[s] for s, name in enumerate(singles)}
-        for name, by_subset in self._by_subset(z, subsets, given, batch).items():
-            for t, log_p in by_subset.items():
-                value = value + (c.singles if t else c.joint) * self.weights[name] * log_p
-                terms[f"{('joint', *singles)[t]}/{name}"] = log_p
-        return Bound(value, terms).zero_without_modalities(batch.mask)
-
-    def _by_subset(self, z: Tensor, subsets: Tensor, given: Tensor, batch: Batch) -> dict[str, dict[int, Tensor]]:
-        """log p(x_m|z) of each modality under the posterior of each subset that holds it: {name: {subset: (B,)}}.
-
-        Args:
-            z: a sample for each of the first subsets, (T, B, D).
-            subsets: (1 + S, M); given: what examples have of them, (1 + S, B or 1, M).
-        """
-        places = (given if batch.mask is None else given & self.model.scorable(batch.mask)).expand(-1, len(batch), -1)
-        rows, z_by_name, scored = {}, {}, {}
-        for name, modality in self.model.modality.items():
-            holds = subsets[: len(z), modality.columns.slice].any(dim=1)
-            rows[name] = holds.nonzero().squeeze(1).tolist()
-            if name not in batch.modalities:
-                continue
-            z_by_name[name] = torch.stack([z[t] for t in rows[name]])
-            everywhere = batch.mask is None and not modality.is_set
-            scored[name] = None if everywhere else torch.stack([modality.present(places[t]) for t in rows[name]])
-        log_p, absent = self.log_likelihoods(z_by_name, batch, scored), z.new_zeros(len(z), len(batch))
-        return {
-            name: dict(zip(rows[name], log_p.get(name, absent[: len(rows[name])]), strict=True))
-            for name in self.model.modelled
-        }
+        for name, by_subset in log_p.items():
+            value = value + self.weights[name] * (c.joint * by_subset[0] + c.singles * by_subset[1:].sum(dim=0))
+            holds = columns[name].all_of(subsets).any(dim=1).tolist()
+            terms |= {f"{('joint', *singles)[t]}/{name}": x for t, x in enumerate(by_subset) if holds[t]}
+        return bound_of(value, terms, batch.mask)
 
 
 class JmvaeElbo(JointAndSingles):
@@ -124,7 +102,7 @@ class JmvaeElbo(JointAndSingles):
         Raises:
             InputError: an example lacks a modality.
         """
-        return super().bound(self.complete(inputs), beta)
+        return super().bound(self.observe_complete(inputs), beta)
 
 
 class JnfElbo(MultimodalObjective):
@@ -154,19 +132,15 @@ class JnfElbo(MultimodalObjective):
         Raises:
             InputError: an example lacks a modality.
         """
-        batch = self.complete(inputs)
+        batch = self.observe_complete(inputs)
         q = self.model.fuse(self.model.experts(batch))
         z = q.joint.rsample()  # (B, D)
-        kl = kl_divergence(q.joint, self.model.prior())
+        kl = q.joint.kl(self.model.prior())
         distance = q.joint.log_prob(z).detach().unsqueeze(-1) - q.experts.log_prob(z.detach().unsqueeze(-2))  # (B, M)
-        value = -beta * kl - distance.sum(dim=-1)
-        terms = {"joint/kl": kl}
+        log_p = {name: x[0] for name, x in self.decode(self.model, batch)(z[None]).items()}  # {name: (B,)}
+        terms = {"joint/kl": kl} | by_modality("joint", log_p)
         terms |= {f"{name}/kl from joint": distance[:, m] for m, name in enumerate(self.model.modalities)}
-        names = self.model.modalities
-        for name, (log_p,) in self.log_likelihoods(dict.fromkeys(names, z[None]), batch, dict.fromkeys(names)).items():
-            value = value + self.weights[name] * log_p
-            terms[f"joint/{name}"] = log_p
-        return Bound(value, terms)
+        return Bound(self.weighted_sum(log_p) - beta * kl - distance.sum(dim=-1), terms)
 
 
 class MvtcaeElbo(JointAndSingles):

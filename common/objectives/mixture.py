@@ -4,14 +4,14 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, kl_divergence
+from torch.distributions import Distribution
 
 from common.data.batches import Batch, n_columns
 from common.distributions.location_scale import DiagonalGaussian
 from common.errors import require
 from common.experts import product_of_experts
 from common.multimodal_vae import MultimodalVAE
-from common.objectives.base import Bound, MultimodalObjective
+from common.objectives.base import Bound, MultimodalObjective, bound_of, by_modality
 
 
 class MmvaeElbo(MultimodalObjective):
@@ -41,18 +41,17 @@ class MmvaeElbo(MultimodalObjective):
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
         """The bound of each example, (B,), with the KLs weighted by beta."""
         batch = self.model.observe(inputs)
-        q, family = self.model.fuse(self.model.experts(batch), batch.mask), self.model.variational_posterior
-        share = family.component_weights(q)  # (T, B)
-        kl = (share * kl_divergence(q.component_distribution, self.model.prior()).T).sum(dim=0)
+        q = self.model.fuse(self.model.experts(batch), batch.mask)
+        pi = q.weights  # (T, B)
+        kl = (pi * q.components.kl(self.model.prior()).T).sum(dim=0)
         if self.draw_one:
-            z, share = family.drawn_component(q).rsample().unsqueeze(0), torch.ones_like(share[:1])  # T = 1
+            z, pi = q.drawn_component().rsample((1,)), torch.ones_like(pi[:1])  # T = 1
         else:
-            z = family.sample_components(q, 1).squeeze(1)  # (T, B, D)
-        scored = {name: self.present(name, batch, share > 0) for name in batch.modalities}
-        log_p = self.log_likelihoods(dict.fromkeys(batch.modalities, z), batch, scored)  # {name: (T, B)}
-        means = {name: (share * x).sum(dim=0) for name, x in log_p.items()}
-        bound = self.with_log_likelihoods(Bound(-beta * kl, {"mixture/kl": kl}), "mixture", means)
-        return bound.zero_without_modalities(batch.mask)
+            z = q.sample_components(1).squeeze(1)  # (T, B, D)
+        log_p = self.decode(self.model, batch)(z, where=pi[..., None] > 0)  # {name: (T, B)}
+        means = {name: (pi * x).sum(dim=0) for name, x in log_p.items()}
+        terms = {"mixture/kl": kl} | by_modality("mixture", means)
+        return bound_of(self.weighted_sum(means) - beta * kl, terms, batch.mask)
 
 
 class MmjsdElbo(MultimodalObjective):
@@ -85,17 +84,15 @@ class MmjsdElbo(MultimodalObjective):
         present = mu.new_ones(mu.shape[1], len(mu), dtype=torch.bool)
         if batch.mask is not None:
             present = torch.cat([present[:, :1], batch.mask], dim=1)  # (B, 1 + M)
-        share = present.T.to(mu) / present.sum(dim=1)  # (1 + M, B)
+        pi = present.T.to(mu) / present.sum(dim=1)  # (1 + M, B)
         powers = logvar + present.sum(dim=1).log()[:, None]  # precisions times pi
         mean = DiagonalGaussian(*product_of_experts(mu, powers, present, with_prior=False))
         components = DiagonalGaussian(mu, logvar)
-        kl = (share * kl_divergence(components, mean)).sum(dim=0)
-        z = components.rsample()  # (1 + M, B, D)
-        scored = {name: self.present(name, batch, share > 0) for name in batch.modalities}
-        log_p = self.log_likelihoods(dict.fromkeys(batch.modalities, z), batch, scored)  # {name: (1 + M, B)}
-        means = {name: (share * x).sum(dim=0) for name, x in log_p.items()}
-        bound = self.with_log_likelihoods(Bound(-beta * kl, {"mixture/kl": kl}), "mixture", means)
-        return bound.zero_without_modalities(batch.mask)
+        kl = (pi * components.kl(mean)).sum(dim=0)
+        log_p = self.decode(self.model, batch)(components.rsample(), where=pi[..., None] > 0)  # {name: (1 + M, B)}
+        means = {name: (pi * x).sum(dim=0) for name, x in log_p.items()}
+        terms = {"mixture/kl": kl} | by_modality("mixture", means)
+        return bound_of(self.weighted_sum(means) - beta * kl, terms, batch.mask)
 
 
 class ReweightedElbo(MultimodalObjective):
@@ -116,20 +113,17 @@ class ReweightedElbo(MultimodalObjective):
         """The estimate of each example, (B,), with the KLs weighted by beta."""
         batch = self.model.observe(inputs)
         q = self.model.fuse(self.model.experts(batch), batch.mask)
-        share = self.model.variational_posterior.component_weights(q)  # (M, B)
-        one_each = len(share) == len(self.model.modalities) == n_columns(self.model.columns)
+        pi, experts = q.weights, q.components  # (M, B), batch shape (B, M)
+        one_each = len(pi) == len(self.model.modalities) == n_columns(self.model.columns)
         require(one_each, "the reweighted ELBO needs a mixture with one expert for each modality: take MmvaeElbo")
-        experts = q.component_distribution  # (B, M)
         z = experts.rsample().movedim(1, 0)  # (M, B, D)
-        ratio = self._ratios(experts, z, share > 0)
-        kl = (share * kl_divergence(experts, self.model.prior()).T).sum(dim=0)
-        z_of = {name: z[d : d + 1] for d, name in enumerate(self.model.modalities) if name in batch.modalities}
-        everywhere = share.new_ones(1, len(batch), dtype=torch.bool)
-        log_p = self.log_likelihoods(z_of, batch, {name: self.present(name, batch, everywhere) for name in z_of})
-        mean_ratio = dict(zip(self.model.modalities, (share[:, None] * ratio).sum(dim=0), strict=True))  # {name: (B,)}
-        means = {name: mean_ratio[name] * x[0] for name, x in log_p.items()}
-        bound = self.with_log_likelihoods(Bound(-beta * kl, {"mixture/kl": kl}), "mixture", means)
-        return bound.zero_without_modalities(batch.mask)
+        ratio = self._ratios(experts, z, pi > 0)
+        kl = (pi * experts.kl(self.model.prior()).T).sum(dim=0)
+        log_p = self.decode(self.model, batch)(z, torch.eye(len(z), dtype=torch.bool))  # {name: (M, B)}
+        mean_ratio = dict(zip(self.model.modalities, (pi[:, None] * ratio).sum(dim=0), strict=True))  # {name: (B,)}
+        means = {name: mean_ratio[name] * x.sum(dim=0) for name, x in log_p.items()}  # of its own expert alone
+        terms = {"mixture/kl": kl} | by_modality("mixture", means)
+        return bound_of(self.weighted_sum(means) - beta * kl, terms, batch.mask)
 
     @staticmethod
     def _ratios(experts: Distribution, z: Tensor, present: Tensor) -> Tensor:

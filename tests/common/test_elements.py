@@ -9,6 +9,7 @@ from common.data.batches import Columns, columns_of
 from common.encoders_decoders import SharedNetwork, SplitLinearLayer
 from common.errors import InputError
 from common.estimators import importance_estimates, log_marginal
+from common.execution import weighted
 from common.likelihoods import BernoulliLikelihood, GroupedLikelihood
 from common.models import MVAE, VAE
 from common.multimodal_vae import MultimodalVAE
@@ -19,8 +20,6 @@ from common.objectives import (
     MmvaeElbo,
     MvaeElbo,
     StandardElbo,
-    importance,
-    importance_weights,
 )
 from common.plain_pieces import assembled
 from common.priors import StandardGaussianPrior
@@ -125,8 +124,8 @@ def test_samples_that_do_not_count_are_left_out_of_a_sets_gradient(missing, monk
         return original(self, z, *args)
 
     monkeypatch.setattr(MultimodalVAE, "decode", decode)
-    monkeypatch.setattr(importance, "MAX_SHARE", 1)
-    monkeypatch.setattr(importance_weights, "ROWS", 1)
+    monkeypatch.setattr(weighted, "MAX_SHARE", 1)
+    monkeypatch.setattr(weighted, "ROWS", 1)
     torch.manual_seed(0)
     goal.backward(inputs, 1.0, 4)
     torch.testing.assert_close([p.grad for p in vectorised.parameters()], list(expected))

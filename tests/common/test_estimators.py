@@ -8,8 +8,8 @@ import torch
 from common.data import Batch
 from common.errors import InputError
 from common.estimators import MIN_SAMPLES, ImportanceWeights, importance_estimates, log_marginal, weighted_joint
+from common.execution.decoder import DECODED_AT_ONCE
 from common.objectives import StandardElbo
-from common.objectives.decoding import DECODED_AT_ONCE
 from mnist.model import build
 from tests.helpers.linear_gaussian import draw, exact_log_p, linear_gaussian, standard_error
 

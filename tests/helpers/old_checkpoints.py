@@ -74,7 +74,7 @@ def values_of(model, experiment, config):
     batch = model.observe(inputs)
     params = model.experts(batch)
     values = {f"experts' parameter {i}": probe(p) for i, p in enumerate(params)}
-    z = model.variational_posterior.project(fill.wave("z", (N, config["n_latents"])))
+    z = model.prior().project(fill.wave("z", (N, config["n_latents"])))
     energy = getattr(model.variational_posterior, "energy", None)
     if energy is None:
         batch = model.observe(inputs)

@@ -19,8 +19,8 @@ from common.data import Batch
 from common.data.tensor_files import save
 from common.errors import InputError
 from common.estimators import joint_and_each, log_marginal
+from common.execution.decoder import DECODED_AT_ONCE
 from common.objectives import ArElbo, DregIwaeElbo, IwaeElbo, MmvaeElbo, MvaeElbo, ReweightedElbo, StandardElbo, StlElbo
-from common.objectives.decoding import DECODED_AT_ONCE
 from common.objectives.registry import make_objective
 from mnist_svhn import analyse, loglike, sample, train
 from mnist_svhn import classifier as classifiers

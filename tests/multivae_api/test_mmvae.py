@@ -131,7 +131,7 @@ def test_log_weights_written_out():
     qs, samples, outputs, inputs = pieces(model, pair(), fixed=True)
     lws = model.compute_k_lws(qs, samples, outputs, inputs)
     z = samples["b"]
-    log_q = model.variational_posterior.component_log_probs(model.posterior(inputs), z).logsumexp(dim=-1)
+    log_q = model.posterior(inputs).component_log_probs(z).logsumexp(dim=-1)
     expected = 0.5 * (model.prior().log_prob(z) - log_q)
     for name, factor in (("a", 1.0), ("b", 16 / 6)):
         p = Normal(outputs["b"][name], 1.0)

@@ -9,7 +9,7 @@ from torch.distributions import Laplace, Normal
 
 import common.data.torchvision_import  # noqa: F401 (before the package, whose import of torchvision fails otherwise)
 from common.models import MMVAE, MMVAEConfig
-from common.variational_posteriors.mixtures import MixturePosterior
+from common.variational_posteriors import MixturePosterior
 from multivae_api import IncompleteDataset, ModelOutput, MultimodalBaseDataset
 from tests.multivae_api import test_documentation
 from tests.multivae_api.test_mmvae import DIMS, pair

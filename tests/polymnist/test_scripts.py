@@ -11,7 +11,7 @@ from common.checkpoints import load_model
 from common.data import Batch, Examples
 from common.distributions import hamiltonian
 from common.errors import InputError
-from common.objectives import decoding
+from common.execution import decoder
 from polymnist import analyse, loglike, sample, train
 from polymnist.data import load
 from polymnist.model import build
@@ -112,7 +112,7 @@ def test_networks_and_settings_are_those_of_mopoes_code():
 @pytest.mark.parametrize("model", MODELS)
 def test_a_step_that_is_captured_looks_at_no_value_and_copies_none(model, device, monkeypatch):
     """A CUDA graph cannot wait for values; tensors of the device "meta" have none."""
-    monkeypatch.setitem(decoding.DECODED_AT_ONCE, "meta", 500)
+    monkeypatch.setitem(decoder.DECODED_AT_ONCE, "meta", 500)
     private = {"n_private": 3} if MODELS[model].private else {}
     config = train.Config(model=model, n_latents=4, n_modalities=3, **private)
     objective = objective_of(config, build(config).to(device))

@@ -8,8 +8,7 @@ from common.data import Examples
 from common.errors import InputError
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import MVAE, VAE
-from common.variational_posteriors import DiagonalGaussianPosterior
-from common.variational_posteriors.mixtures import MixturePosterior
+from common.variational_posteriors import DiagonalGaussianPosterior, MixturePosterior
 from common.variational_strategies import MoeStrategy
 from reports.clusters import kmeans_accuracy
 from reports.frechet import frechet_distance, moments

@@ -31,7 +31,7 @@ from common.likelihoods import BernoulliLikelihood, BinaryLikelihood, Categorica
 from common.models import MultimodalVAE
 from common.objectives import DregIwaeElbo, MvaeElbo
 from common.variational_posteriors import LaplacePosterior, SoftplusPosterior
-from common.variational_posteriors.location_scale import MIN_SCALE
+from common.variational_posteriors import MIN_SCALE
 from cub.caption_likelihood import CaptionLikelihood
 from cub.captions import PADDING
 from tools.benchmarks.plain_faces import separate

@@ -30,7 +30,7 @@ class Explorer:
         z = self.at({})  # (1, D)
         steps = torch.eye(z.shape[1], device=self.device)
         shown = [name for name, view in self.views.items() if isinstance(view, Picture)] or list(self.views)
-        project = self.model.variational_posterior.project
+        project = self.model.prior().project
         above, below = (self.model.decode(project(z + sign * steps), shown) for sign in (2, -2))
         has_pictures = isinstance(self.views[shown[0]], Picture)
         pairs = [[p[x].mean if has_pictures else p[x].logits.softmax(dim=-1) for p in (above, below)] for x in shown]
@@ -46,7 +46,7 @@ class Explorer:
         """
         inputs = {name: x.to(self.device) for name, x in inputs.items()}
         q = self.model.posterior(inputs) if inputs else self.model.prior().expand((1,))
-        point = self.model.variational_posterior.point(q)
+        point = q.point
         if not draw and point.isfinite().all():  # the uniform prior on a sphere has no mean direction
             return point
         with fixed_noise(draw, self.device):
@@ -65,7 +65,7 @@ class Explorer:
         z = self.at({name: x for name, x in read.items() if x is not None}, draw)
         dimensions = torch.tensor(self.dimensions[: len(moves)], dtype=torch.long, device=self.device)
         z = z.index_add(1, dimensions, torch.tensor([moves]).to(z))
-        p = self.model.decode(self.model.variational_posterior.project(z), list(self.views))
+        p = self.model.decode(self.model.prior().project(z), list(self.views))
         shown = {name: view.show(p[name]) for name, view in self.views.items()}
         return "".join(
             f"<figure><figcaption>{html.escape(name)}</figcaption>{content}</figure>" for name, content in shown.items()

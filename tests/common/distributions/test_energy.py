@@ -120,7 +120,7 @@ def test_kl_is_that_of_the_gaussian(a):
     mean, log_variance = product_of_experts(mu, logvar - math.log(1 + a))
     exact = 0.5 * (log_variance.exp() + mean.square() - 1 - log_variance).sum(dim=-1)
     torch.manual_seed(0)
-    z, share, kl = posterior(a, mu, logvar).weighted_samples(StandardGaussianPrior(2)())
+    z, share, kl = posterior(a, mu, logvar).elbo_samples(StandardGaussianPrior(2)())
     torch.testing.assert_close(kl, exact, rtol=0, atol=0.06)
     torch.testing.assert_close((share[..., None] * z).sum(dim=0), mean, rtol=0, atol=0.06)
 
@@ -131,7 +131,7 @@ def test_narrow_experts_in_float32(logvar):
     torch.manual_seed(0)
     mu, logvar = torch.randn(2, 200, 20), torch.full((2, 200, 20), logvar)
     q = LocScaleEbm(torch.ones(200, 2, dtype=torch.bool), *(x.movedim(0, 1) for x in (mu, logvar)), NoEnergy(), 50)
-    _, _, kl = q.weighted_samples(StandardGaussianPrior(20)())
+    _, _, kl = q.elbo_samples(StandardGaussianPrior(20)())
     mean, log_variance = product_of_experts(mu, logvar)
     exact = 0.5 * (log_variance.exp() + mean.square() - 1 - log_variance).sum(dim=-1)
     assert (kl - exact).abs().mean() < 1
@@ -142,7 +142,7 @@ def test_extreme_experts_have_finite_values_and_gradients(logvar):
     torch.manual_seed(0)
     params = [torch.randn(2, 3, 4).requires_grad_(), torch.full((2, 3, 4), logvar).requires_grad_()]
     q = LocScaleEbmPosterior(NoEnergy(), 5)(LocScaleEbmStrategy()(tuple(params)))
-    _, _, kl = q.weighted_samples(StandardGaussianPrior(4)())
+    _, _, kl = q.elbo_samples(StandardGaussianPrior(4)())
     kl.sum().backward()
     assert kl.isfinite().all() and all(p.grad.isfinite().all() for p in params)
 

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch.distributions import Categorical
 
 from common.distributions import DiagonalGaussian, LocScaleEbm, Mixture
 from common.errors import InputError
@@ -12,7 +11,7 @@ def gaussians(loc):
     """0.3 N(loc_1, 1/4) + 0.7 N(loc_2, 4) in two dimensions, and a component of weight 0; batch shape (3,)."""
     logits = torch.tensor([0.3, 0.7, 0]).log().expand(3, -1)
     logvar = torch.tensor([0.25, 4.0, 1.0]).log()[:, None].expand_as(loc)
-    return Mixture(Categorical(logits=logits, validate_args=False), DiagonalGaussian(loc, logvar), False)
+    return Mixture(logits, DiagonalGaussian(loc, logvar))
 
 
 def test_samples_have_the_mixtures_moments_and_the_gradient_of_the_components():

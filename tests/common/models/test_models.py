@@ -11,11 +11,11 @@ from common.data import Batch
 from common.encoders_decoders import SharedNetwork, SplitLinearLayer
 from common.errors import InputError
 from common.estimators import importance_estimates, log_marginal
+from common.execution.decoder import Decoder
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import VAE
 from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS
-from common.objectives import StandardElbo
 from mnist.model import build
 from tests.helpers.fusions import STANDARD_PRIOR
 
@@ -187,10 +187,10 @@ def test_values_are_not_broadcast_over_examples(name):
     model = build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian"))
     inputs = {"image": torch.rand(3, 1, 28, 28), "text": torch.tensor([1, 2, 3])}
     other = inputs | {name: inputs[name].unsqueeze(1)}
-    objective, z = StandardElbo(model), torch.randn(1, 3, 4)
-    assert objective._log_prob(name, z, inputs).shape == (1, 3)
+    z = torch.randn(1, 3, 4)
+    assert Decoder(model, model.observe(inputs))(z)[name].shape == (1, 3)
     with pytest.raises(InputError, match=f"{name} has values of shape .* which its decoder does not give"):
-        objective._log_prob(name, z, other)
+        Decoder(model, model.observe(other))(z)
     with pytest.raises(InputError, match=f"{name} has values of shape .*, reshape the values"):
         log_marginal(model, other, (name,), ("image",) if name == "text" else ("text",), n_samples=3)
 

@@ -174,9 +174,9 @@ def test_batch_norm_keeps_the_statistics_of_the_joint_term():
     torch.manual_seed(0)
     objective(inputs)
     batch = model.observe(inputs)
-    terms = objective._terms(batch)
+    terms = objective.terms(batch)
     torch.manual_seed(0)
-    q = objective._posteriors(model.experts(batch), terms)
+    q = objective.posteriors(model.experts(batch), terms)
     z = q.rsample((1,))[0, terms.names.index("joint")]
     torch.testing.assert_close(norm.running_mean, 0.1 * linear(z).mean(dim=0))
     assert norm.momentum == 0.1

@@ -7,7 +7,8 @@ from torch.distributions import kl_divergence
 
 from common.data import Batch
 from common.errors import InputError
-from common.objectives import DregIwaeElbo, JmvaeElbo, MmvaeElbo, MvaeElbo, StandardElbo, TelboElbo, decoding
+from common.execution import decoder
+from common.objectives import DregIwaeElbo, JmvaeElbo, MmvaeElbo, MvaeElbo, StandardElbo, TelboElbo
 from mnist.model import build
 from tests.helpers.captured import NoConstants
 from tests.helpers.digits import certain, mnist_inputs
@@ -237,7 +238,7 @@ def test_weights_of_unknown_modalities_are_refused():
 @pytest.mark.parametrize("objective", [MvaeElbo, StandardElbo, lambda model: DregIwaeElbo(model, K=3)])
 def test_a_step_that_is_captured_looks_at_no_value(objective, monkeypatch):
     """A CUDA graph cannot wait for one; tensors of the device "meta" have none."""
-    monkeypatch.setitem(decoding.DECODED_AT_ONCE, "meta", 500)
+    monkeypatch.setitem(decoder.DECODED_AT_ONCE, "meta", 500)
     model = build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian")).to("meta")
     goal = objective(model)
     inputs = {name: x.to("meta") for name, x in mnist_inputs().items()}

@@ -13,6 +13,8 @@ from torch.distributions import Laplace
 import mnist_svhn.model
 from common.data import Batch
 from common.errors import InputError
+from common.execution import decoder, weighted
+from common.execution.decoder import DECODED_AT_ONCE
 from common.models import VAE
 from common.multimodal_vae import MultimodalVAE
 from common.objectives import (
@@ -21,15 +23,10 @@ from common.objectives import (
     MmvaeElbo,
     ReweightedElbo,
     StlElbo,
-    base,
-    dreg,
     importance,
-    importance_weights,
 )
-from common.objectives.decoding import DECODED_AT_ONCE
 from common.priors import LearnedPrior
-from common.variational_posteriors import LaplacePosterior
-from common.variational_posteriors.mixtures import MixturePosterior
+from common.variational_posteriors import LaplacePosterior, MixturePosterior
 from common.variational_strategies import MoeStrategy, SetStrategy
 from tests.helpers.fusions import with_fusion
 from tests.helpers.gradients import gradients, z_scores
@@ -139,7 +136,7 @@ def test_density_of_a_mixture_against_brute_force():
     densities = [Laplace(loc[m], scale[m]).log_prob(z).sum(dim=-1).exp() for m in range(3)]
     expected = (sum(densities) / 3).log()
     torch.testing.assert_close(q.log_prob(z), expected)
-    torch.testing.assert_close(model.variational_posterior.component_log_probs(q, z).logsumexp(dim=-1), expected)
+    torch.testing.assert_close(q.component_log_probs(z).logsumexp(dim=-1), expected)
     torch.testing.assert_close(scale.sum(dim=-1), torch.full((3, 4), D + D * 1e-6, dtype=torch.float64))
 
 
@@ -198,12 +195,12 @@ def test_exact_dreg_is_unbiased_where_some_latents_are_narrow(monkeypatch, loose
     """Some have DReG's gradient, some IWAE's; where all are narrow it is IWAE's, sample by sample."""
     model, weights, scales = laplace(2)
     inputs = draw(weights, scales, 1)
-    found = model.variational_posterior.scales(model.posterior(inputs)).flatten()
-    monkeypatch.setattr(dreg, "NARROW", found.sort().values[1:3].mean().item())
-    assert 0 < (found < dreg.NARROW).sum() < len(found)
+    found = model.posterior(inputs).scales.flatten()
+    monkeypatch.setattr(importance, "NARROW", found.sort().values[1:3].mean().item())
+    assert 0 < (found < importance.NARROW).sum() < len(found)
     iwaes, dregs = (gradients(o(model, K=4, looser=looser), inputs) for o in (IwaeElbo, DregIwaeElbo))
     assert z_scores(iwaes, dregs).max() < 4.5
-    monkeypatch.setattr(dreg, "NARROW", 10.0)
+    monkeypatch.setattr(importance, "NARROW", 10.0)
     results = []
     for objective in (IwaeElbo, DregIwaeElbo):
         torch.manual_seed(0)
@@ -219,7 +216,7 @@ def test_scales_of_nearly_zero_do_not_blow_up_the_gradient():
     inputs = draw(weights, scales, 50)
     for expert in model.encoder.values():
         expert.precision.data *= torch.tensor([1e30, 1e-30], dtype=torch.float64)
-    assert model.variational_posterior.scales(model.posterior(inputs)).min() < 1e-5
+    assert model.posterior(inputs).scales.min() < 1e-5
     largest = {}
     for rule in GRADIENTS:
         model.zero_grad()
@@ -401,6 +398,7 @@ def test_parts_have_the_gradient_of_the_whole(monkeypatch, objective, looser, ab
     results = []
     for at_once, n in ((10**6, 7), (3 * 4 * 3, 7), (1, 7), (1, 14)):
         monkeypatch.setitem(DECODED_AT_ONCE, "cpu", at_once)
+        monkeypatch.setattr(decoder, "FEW", 0)
         torch.manual_seed(0)
         model.zero_grad()
         bound = objective.backward(inputs, beta=0.7, n=n)
@@ -422,10 +420,11 @@ def test_parts_have_the_gradient_of_the_whole(monkeypatch, objective, looser, ab
 def test_parts_are_of_the_size_that_is_decoded_at_once(monkeypatch):
     model, weights, scales = laplace(2)
     monkeypatch.setitem(DECODED_AT_ONCE, "cpu", 2 * 5 * 3)
+    monkeypatch.setattr(weighted, "MAX_SHARE", -1)
     seen = []
 
     def decode(self, z, *args, original=MultimodalVAE.decode):
-        seen.append(z.shape[2])
+        seen.append(z.shape[1])
         return original(self, z, *args)
 
     monkeypatch.setattr(MultimodalVAE, "decode", decode)
@@ -434,7 +433,7 @@ def test_parts_are_of_the_size_that_is_decoded_at_once(monkeypatch):
     seen.clear()
     model.decoder["a"].add_module("norm", nn.BatchNorm1d(2))  # found, though this decoder does not call it
     DregIwaeElbo(model, K=5).backward(draw(weights, scales, 8), beta=1.0, n=8)
-    assert seen == [1, 8, 8, 8], "all examples in batch norm's statistics; those of one encoder at a time"
+    assert seen == [1, 8, 8, 3, 3, 2], "all examples in batch norm's statistics"
 
 
 OBJECTIVES = {
@@ -458,9 +457,9 @@ def test_samples_with_negligible_weights_are_decoded_without_gradients(monkeypat
     parameters = [p for p in model.parameters() if p.requires_grad]
     expected, of_all = torch.autograd.grad(loss, parameters), sum(with_gradients)
     monkeypatch.setitem(DECODED_AT_ONCE, "cpu", 20)
-    monkeypatch.setattr(importance_weights, "ROWS", 2)
+    monkeypatch.setattr(weighted, "ROWS", 2)
     for most in (-1, 1):  # the second time samples that do not count are left out
-        monkeypatch.setattr(importance, "MAX_SHARE", most)
+        monkeypatch.setattr(weighted, "MAX_SHARE", most)
         with_gradients.clear()
         torch.manual_seed(0)
         model.zero_grad()
@@ -483,24 +482,25 @@ def test_decoders_that_give_other_outputs_again_are_not_run_again(monkeypatch, l
         return original(self, z, modalities, *args)
 
     monkeypatch.setattr(MultimodalVAE, "decode", decode)
-    monkeypatch.setattr(importance, "MAX_SHARE", 1)
+    monkeypatch.setattr(weighted, "MAX_SHARE", 1)
     monkeypatch.setitem(DECODED_AT_ONCE, "cpu", 10**6)
     bound = objective.backward(inputs, beta=1.0, n=9)
     runs = 2 if isinstance(layer, nn.BatchNorm1d) else 1  # the statistics are those of one encoder's samples
     assert names.count("a") == runs and names.count("b") > runs and bound.value.isfinite().all()
 
 
-def test_samples_are_decoded_in_multiples():
-    """Samples of absent components come last, and are left out afterwards."""
-    matters, has_weight = torch.zeros(2, 50, 3, dtype=torch.bool), torch.ones(2, 50, 3, dtype=torch.bool)
-    has_weight[1, :, 0] = False
-    matters[0, ::2, 1] = True
-    chosen = importance_weights.up_to_a_multiple(matters, has_weight)
-    assert chosen.sum() == importance_weights.ROWS and chosen[matters].all() and not chosen[~has_weight].any()
-    matters[0] = True
-    assert importance_weights.up_to_a_multiple(matters, has_weight).sum() == 3 * importance_weights.ROWS
-    assert importance_weights.up_to_a_multiple(torch.ones_like(matters), has_weight).all()
-    assert not importance_weights.up_to_a_multiple(torch.zeros_like(matters), has_weight).any()
+def test_samples_that_count_are_decoded_in_multiples():
+    """The largest others fill up; what is not finite counts, so that training stops."""
+    gradient = torch.zeros(2, 50, 3)
+    assert len(weighted._counting_rows(gradient)) == 0
+    gradient[0, :, 1] = 1.0
+    gradient[1, ::2, 1] = 1e-9
+    gradient[1, 1::2, 1] = 1e-30
+    rows = weighted._counting_rows(gradient)
+    assert len(rows) == 2 * weighted.ROWS and (rows.diff() > 0).all()
+    assert gradient.flatten()[rows].gt(1e-10).sum() == 75
+    gradient[0, 7, 2] = torch.nan
+    assert 7 * 3 + 2 in weighted._counting_rows(gradient)
 
 
 def test_float32_gradients_of_images_are_those_of_all_samples(monkeypatch):
@@ -515,9 +515,9 @@ def test_float32_gradients_of_images_are_those_of_all_samples(monkeypatch):
     torch.manual_seed(0)
     expected = torch.autograd.grad(objective.loss(inputs)[0], list(model.parameters()))
     of_all = sum(with_gradients)
-    monkeypatch.setattr(importance_weights, "ROWS", 2)
+    monkeypatch.setattr(weighted, "ROWS", 2)
     for most in (-1, 1):
-        monkeypatch.setattr(importance, "MAX_SHARE", most)
+        monkeypatch.setattr(weighted, "MAX_SHARE", most)
         with_gradients.clear()
         torch.manual_seed(0)
         model.zero_grad()
@@ -644,8 +644,9 @@ def test_decoding_a_few_examples_at_a_time_changes_nothing(monkeypatch, k):
     monkeypatch.setattr(
         type(model), "decode", lambda self, z, *rest: sizes.append(z.shape[-2]) or decode(self, z, *rest)
     )
-    for numbers in (10**9, 3 * 32 * 32 * 2 * k * 2):  # all, and two examples with their samples of two components
-        monkeypatch.setattr(base, "DECODED_NUMBERS", numbers)
+    monkeypatch.setattr(decoder, "FEW", 0)
+    for at_once in (1000, 2 * 2 * k):  # all, and two examples with their samples of two components
+        monkeypatch.setitem(DECODED_AT_ONCE, "cpu", at_once)
         for batch in (Batch(x), Batch(x, mask)):
             torch.manual_seed(0)
             bound = IwaeElbo(model, k).bound(batch).value

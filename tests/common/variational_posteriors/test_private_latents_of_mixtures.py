@@ -11,6 +11,7 @@ from torch.distributions import Laplace, Normal
 from common.data import Batch
 from common.errors import InputError
 from common.estimators import log_marginal
+from common.execution.decoder import Decoder
 from common.likelihoods import GroupedLikelihood
 from common.models import VAE
 from common.objectives import DregIwaeElbo, IwaeElbo, StlElbo
@@ -70,13 +71,14 @@ def test_weights_are_those_of_the_paper(family, pattern):
     present = [t for t, name in enumerate(NAMES) if name in pattern]
     for looser in (True, False):
         objective = IwaeElbo(model, K=k, looser=looser, weights=lambdas)
-        batch, params, z = objective.sample(batch)
+        batch = model.observe(batch)
+        params, z, _ = objective.sample(batch)
         log_w = torch.stack([log_omega(model, batch, params, z[t], t, pattern, lambdas, beta) for t in present])
         if looser:
             expected = (log_w.logsumexp(dim=1) - math.log(k)).mean(dim=0)
         else:
             expected = log_w.flatten(0, 1).logsumexp(dim=0) - math.log(k * len(pattern))
-        _, bound = objective.loss_of_samples(batch, params, z, beta)
+        _, bound = objective.surrogate(Decoder(model, batch), params, z, beta)
         torch.testing.assert_close(bound.value, expected)
 
 
@@ -84,7 +86,7 @@ def test_weights_are_those_of_the_paper(family, pattern):
 def test_private_latents_of_other_modalities_come_from_auxiliary_priors(family):
     model, matrices, scales = plus(family)
     one = draw(matrices, scales, 1)
-    _, params, z = IwaeElbo(model, K=20_000).sample(one)
+    params, z, _ = IwaeElbo(model, K=20_000).sample(model.observe(one))
     r, experts = model.auxiliary(), model.fuse(params).component_distribution
     for t, name in enumerate(NAMES):
         for other in PRIVATE:
@@ -98,7 +100,7 @@ def test_private_latents_of_other_modalities_come_from_auxiliary_priors(family):
 
 def test_each_example_has_its_own_draws_of_auxiliary_priors():
     model, matrices, scales = plus()
-    _, _, z = IwaeElbo(model, K=2).sample(draw(matrices, scales, 3))
+    _, z, _ = IwaeElbo(model, K=2).sample(model.observe(draw(matrices, scales, 3)))
     others = z[NAMES.index("c"), ..., N_SHARED:]  # (K, B, d): c has no private latents, all come from auxiliary priors
     assert len(others.flatten(0, 1).unique(dim=0)) == 6
 
@@ -172,9 +174,10 @@ def test_without_private_latents_it_is_mmvae():
         alone.decoder[name] = type(model.decoder[name])(model.decoder[name].weight[:, :N_SHARED])
     inputs = draw(matrices, scales, 4)
     ours, theirs = IwaeElbo(model, 6, looser=True), IwaeElbo(alone, 6, looser=True)
-    batch, params, z = ours.sample({name: inputs[name] for name in ("a", "b")})
-    _, bound = ours.loss_of_samples(batch, params, z, 0.6)
-    _, expected = theirs.loss_of_samples(batch, tuple(p[..., U] for p in params), z[..., U], 0.6)
+    batch = model.observe({name: inputs[name] for name in ("a", "b")})
+    params, z, _ = ours.sample(batch)
+    _, bound = ours.surrogate(Decoder(model, batch), params, z, 0.6)
+    _, expected = theirs.surrogate(Decoder(alone, batch), tuple(p[..., U] for p in params), z[..., U], 0.6)
     torch.testing.assert_close(bound.value, expected.value, rtol=0, atol=2e-5)  # the Laplace's smallest scale is 1e-6
 
 
@@ -256,9 +259,10 @@ def test_stop_all_is_stl_for_one_sample():
 
 def test_whose_samples_are_scaled_in_dregs_gradient():
     """Shared latents by the component's responsibility, its own by 1, those of auxiliary priors not at all."""
-    model, *_ = plus()
+    model, matrices, scales = plus()
     r = torch.rand(3, 4, 2, dtype=torch.float64)
-    by_latent = model.variational_posterior.by_latent(r)
+    q = model.training_posterior(model.experts(model.observe(draw(matrices, scales, 2))))
+    by_latent = q.responsibility_per_latent(r)
     for t, name in enumerate(NAMES):
         torch.testing.assert_close(by_latent[t, ..., U], r[t, ..., None].expand(-1, -1, N_SHARED))
         for other in PRIVATE:
@@ -333,12 +337,13 @@ def test_a_clustered_priors_samples_and_moments():
 def test_with_one_cluster_at_zero_it_is_mmvae_plus():
     model, matrices, scales = plus("laplace")
     inputs, objective = draw(matrices, scales, 4), IwaeElbo(model, 5, looser=True)
-    batch, params, z = objective.sample(inputs)
-    _, expected = objective.loss_of_samples(batch, params, z, 0.6)
+    batch = model.observe(inputs)
+    params, z, _ = objective.sample(batch)
+    _, expected = objective.surrogate(Decoder(model, batch), params, z, 0.6)
     model.prior = ClusteredPrior(model.prior.family, LATENT_DIM, N_SHARED, 1).double()
     with torch.no_grad():
         model.prior.loc.zero_()
-    _, bound = objective.loss_of_samples(batch, params, z, 0.6)
+    _, bound = objective.surrogate(Decoder(model, batch), params, z, 0.6)
     torch.testing.assert_close(bound.value, expected.value)
 
 

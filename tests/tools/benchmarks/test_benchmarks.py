@@ -14,8 +14,9 @@ from common.data import Batch
 from common.encoders_decoders import SplitLinearLayer
 from common.errors import InputError
 from common.estimators import joint_and_each
-from common.objectives import DregIwaeElbo, MvaeElbo, importance
-from common.variational_posteriors.mixtures import MixturePosterior
+from common.execution import weighted
+from common.objectives import DregIwaeElbo, MvaeElbo
+from common.variational_posteriors import MixturePosterior
 from tests.helpers.scripts import ROOT
 from tools.benchmarks import __main__ as benchmark
 from tools.benchmarks import plain_faces, plain_mmvae
@@ -59,7 +60,7 @@ def number(text):
 @pytest.mark.usefixtures("_raced_in_this_process")
 def test_the_benchmark_prints_its_ratios(capsys, monkeypatch):
     monkeypatch.setitem(EXPERIMENTS, "mnist_svhn", EXPERIMENTS["mnist_svhn"]._replace(batch_size=8, warm_up=0))
-    monkeypatch.setattr(importance, "MAX_SHARE", -1)  # the samples of one example come first, whatever their weights
+    monkeypatch.setattr(weighted, "MAX_SHARE", -1)  # the samples of one example come first, whatever their weights
     monkeypatch.setattr(
         benchmark,
         "start_up",

@@ -10,8 +10,7 @@ from torch.distributions import Laplace, Normal, normal
 import common.data.torchvision_import  # noqa: F401 (before the package, whose import of torchvision fails otherwise)
 from common.objectives import DregIwaeElbo, MvaeElbo
 from common.subsets import random_subsets
-from common.variational_posteriors import LaplacePosterior
-from common.variational_posteriors.mixtures import MixturePosterior
+from common.variational_posteriors import LaplacePosterior, MixturePosterior
 from tools.benchmarks.experiments import EXPERIMENTS
 from tools.benchmarks.plain_faces import separate
 

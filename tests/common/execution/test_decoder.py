@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from common.objectives.decoding import CACHED, DECODED_AT_ONCE, samples_at_once
+from common.execution.decoder import CACHED, DECODED_AT_ONCE, samples_at_once
 from tests.helpers.linear_gaussian import linear_gaussian
 
 D = 64
