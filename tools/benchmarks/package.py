@@ -34,7 +34,7 @@ from common.variational_posteriors import LaplacePosterior, SoftplusPosterior
 from common.variational_posteriors.location_scale import MIN_SCALE
 from cub.caption_likelihood import CaptionLikelihood
 from cub.captions import PADDING
-from tools.benchmarks.plain_faces import separate
+from tools.benchmarks.plain import separate
 
 LIKELIHOODS = {
     BernoulliLikelihood: "bernoulli",

@@ -13,7 +13,7 @@ from common.subsets import random_subsets
 from common.variational_posteriors import LaplacePosterior
 from common.variational_posteriors.mixtures import MixturePosterior
 from tools.benchmarks.experiments import EXPERIMENTS
-from tools.benchmarks.plain_faces import separate
+from tools.benchmarks.plain import separate
 
 pytest.importorskip("multivae")
 from tools.benchmarks import package
