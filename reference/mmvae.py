@@ -114,10 +114,14 @@ def dreg_looser(model: MMVAE, x: dict[str, Tensor], K: int, lambda_: dict[str, f
 
         bound = 1/M sum_m log 1/K sum_k w_mk        z_mk ~ q(z|x_m)
 
-    This is IWAE's bound, the mean over the modalities outside the logarithm (the looser form). The loss has DReG's
-    gradient of it (Tucker et al. 2019, arXiv 1810.04152). Let v_mk be w_mk over its sum over k. log q(z|X) has no
-    gradient by the encoders' parameters. Decoders and prior get v_mk times the gradient of log w_mk, z_mk and so its
-    encoder v_mk^2 times it.
+    This is IWAE's bound with the mean over the modalities outside the logarithm, the looser form. The loss is a
+    surrogate with DReG's gradient (Tucker et al. 2019, arXiv 1810.04152). Let v_mk = w_mk / sum_k w_mk. The gradient of
+
+        log w_mk by the decoders' and the prior's parameters counts v_mk times,
+        log w_mk by z_mk, which leads to the parameters of its encoder, v_mk^2 times,
+        log q(z|X) by the parameters of the encoders at fixed z not at all.
+
+    The paper takes this rule from models of one encoder. For a mixture it is biased: mnist_svhn's --dreg exact is not.
     """
     q = [model.posterior(name, x[name]) for name in x]
     stopped = [type(q_m)(q_m.loc.detach(), q_m.scale.detach()) for q_m in q]

@@ -104,13 +104,15 @@ def elbo(
 
 
 def log_likelihood(logits: Tensor, x: Tensor) -> Tensor:
-    """log p(x_m|z), (B,), nats: of pixels (B, ...) Bernoulli, of classes categorical.
+    """log p(x_m|z), (B,), nats: Bernoulli if x (B, ...) are floats, such as pixels, categorical if they are classes.
 
     From logits, since in float32 the logarithm of a probability near 0 would be infinite.
     """
     if x.is_floating_point():
-        return -F.binary_cross_entropy_with_logits(logits, x, reduction="none").reshape(len(x), -1).sum(dim=1)
-    return logits.log_softmax(dim=-1).gather(-1, x.unsqueeze(-1)).reshape(len(x), -1).sum(dim=1)
+        nll = F.binary_cross_entropy_with_logits(logits, x, reduction="none")
+    else:
+        nll = F.cross_entropy(logits.movedim(-1, 1), x, reduction="none")
+    return -nll.reshape(len(x), -1).sum(dim=1)
 
 
 def loss(model: MVAE, x: dict[str, Tensor], beta: float) -> Tensor:
