@@ -163,4 +163,4 @@ if __name__ == "__main__":
     try:
         main(parser.parse_args().data_dir)
     except InputError as error:
-        parser.exit(2, f"error: {error}\n")
+        parser.exit(2, f"error: {error} (options of mnist_svhn/train.py)\n")
