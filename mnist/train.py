@@ -5,6 +5,8 @@
     python train.py --data-dir data --binary              BinaryMNIST of the paper's Table 2
     python train.py --demo                                on scikit-learn's digits, in half a minute
 
+reference/mvae.py has the paper's model in one file, loop included.
+
 ELBO terms: ELBO(image), ELBO(text) and ELBO(image, text), all scored with --lambda-image and --lambda-text.
 A batch: image (B, 1, 28, 28) float in [0, 1], text (B,) int64 class.
 """

@@ -28,6 +28,8 @@ SCRIPTS = {
     "mnist_svhn/sample.py",
     "mnist_svhn/loglike.py",
     "mnist_svhn/analyse.py",
+    "reference/mvae.py",
+    "reference/mmvae.py",
     "polymnist/train.py",
     "polymnist/sample.py",
     "polymnist/loglike.py",

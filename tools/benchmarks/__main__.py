@@ -4,11 +4,11 @@
     python -m tools.benchmarks mnist celeba           only these
     python -m tools.benchmarks mnist --precision bf16 --cuda    on a GPU, ours with bfloat16 networks
 
-Plain: one pass of all networks for each term of the objective, and an unfused Adam (`benchmarks.plain*`). multivae:
-the package on our networks (`pip install -e ".[bench]"`, `benchmarks.package`). Both repeat one batch in memory;
-"end to end" is plain with the originals' loader, which opens each image separately. Ours always takes its batches out
-of a split in memory. Implementations alternate, each in its own process; figures are medians, and the range of the
-ratios. Numbers below 1e-38 count as zero in all of them.
+Plain: the losses of reference/, with one pass of all networks for each term, and an unfused Adam (`benchmarks.plain*`).
+multivae: the package on our networks (`pip install -e ".[bench]"`, `benchmarks.package`). Both repeat one batch in
+memory; "end to end" is plain with the originals' loader, which opens each image separately. Ours always takes its
+batches out of a split in memory. Implementations alternate, each in its own process; figures are medians, and the range
+of the ratios. Numbers below 1e-38 count as zero in all of them.
 
 The limit: the operations of the matrix products and convolutions that our step runs, at the rate of a large product or
 convolution in our precision, whichever is faster. A step with importance weights decodes all samples without gradients,

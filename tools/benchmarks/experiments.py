@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import celeba.loglike
 import celeba19.data
@@ -23,8 +23,9 @@ from common.data import Batch, Examples
 from common.models import MultimodalVAE
 from common.objectives import DregIwaeElbo, MvaeElbo, Objective
 from cub.captions import END, PADDING
+from reference import mvae
 from reports import likelihoods
-from tools.benchmarks import plain, plain_faces, plain_mmvae
+from tools.benchmarks import plain, plain_mmvae
 from tools.benchmarks.loaders import DIGITS, FACES, PHOTOGRAPHS, VECTORS, VIEWS, Files
 from tools.benchmarks.race import Turn
 from training import devices
@@ -42,7 +43,8 @@ class Experiment(NamedTuple):
 
     build: returns the model.
     objective: model -> objective.
-    plain: model -> a training step written as the originals write it.
+    plain: model -> the originals' model (`benchmarks.plain`, `benchmarks.plain_mmvae`).
+    plain_loss: (that model, a batch's modalities) -> the originals' loss.
     examples: n -> n random examples.
     files: how the originals store them (`benchmarks.loaders`).
     evaluate: (model, examples, n_samples=number) -> the log-likelihoods that loglike.py estimates.
@@ -56,7 +58,8 @@ class Experiment(NamedTuple):
 
     build: Callable[[], MultimodalVAE]
     objective: Callable[[MultimodalVAE], Objective]
-    plain: Callable[[MultimodalVAE], Callable[[Batch], None]]
+    plain: Callable[[MultimodalVAE], nn.Module]
+    plain_loss: Callable[[nn.Module, dict[str, Tensor]], Tensor]
     examples: Callable[[int], Examples]
     files: Files
     evaluate: Callable[..., object]
@@ -87,8 +90,9 @@ def for_digits(folder: str, steps: int, *shape: int | tuple[int, ...]) -> Experi
     options = SimpleNamespace(n_latents=64, model="mvae", posterior="gaussian", teacher_forcing=False)
     return Experiment(
         partial(import_module(f"{folder}.model").build, options),
-        partial(MvaeElbo, weights={"image": plain.LAMBDA_IMAGE, "text": plain.LAMBDA_TEXT}),
-        plain.training_step,
+        partial(MvaeElbo, weights=mvae.LAMBDA),
+        plain.plain_model,
+        partial(mvae.loss, beta=BETA),
         lambda n: digits(n, *shape),
         DIGITS,
         mnist.loglike.evaluate,
@@ -122,14 +126,15 @@ def for_faces(
 
     Args:
         n_subsets: random subsets that the objective adds.
-        scores_all: see `benchmarks.plain_faces.PlainFaces`.
+        scores_all: see `benchmarks.plain.faces_loss`.
     """
     private = {"n_private": None, "n_clusters": None}
     options = SimpleNamespace(n_latents=n_latents, model="mvae", fusion="poe", posterior="gaussian", **private)
     return Experiment(
         partial(import_module(f"{folder}.model").build, options),
         partial(MvaeElbo, K=n_subsets, generator=torch.Generator().manual_seed(0)),
-        partial(plain_faces.training_step, k=n_subsets, beta=BETA, scores_all=scores_all),
+        plain.plain_model,
+        partial(plain.faces_loss, beta=BETA, k=n_subsets, scores_all=scores_all),
         examples,
         files,
         evaluate,
@@ -168,14 +173,15 @@ def for_mixtures(
     return Experiment(
         partial(module.build, SimpleNamespace(**options, learn_prior=True, n_private=None, n_clusters=None)),
         partial(DregIwaeElbo, K=K, looser=True),
-        partial(plain_mmvae.training_step, experiment=name, K=K),
+        plain_mmvae.plain_model,
+        partial(plain_mmvae.loss, K=K),
         examples,
         files,
         likelihoods.evaluate,
         batch_size,
         warm_up=warm_up,
         amsgrad=True,
-        plain_evaluate=partial(plain_mmvae.evaluate, name),
+        plain_evaluate=plain_mmvae.evaluate,
     )
 
 
@@ -237,8 +243,22 @@ def our_turn(name: str, device: torch.device = CPU, precision: str = "fp32") -> 
 
 def plain_turn(name: str, device: torch.device = CPU) -> Turn:
     """A turn of the originals' steps on one batch in memory."""
-    experiment = EXPERIMENTS[name]
-    return _repeated(name, experiment.plain(experiment.build().to(device)), device)
+    return _repeated(name, plain_step(EXPERIMENTS[name], device), device)
+
+
+def plain_step(experiment: Experiment, device: torch.device) -> Callable[[Batch], None]:
+    """A training step as the originals write it."""
+    model = experiment.plain(experiment.build().to(device))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, amsgrad=experiment.amsgrad, foreach=False)
+
+    def step(batch: Batch) -> None:
+        optimizer.zero_grad()
+        loss = experiment.plain_loss(model, batch.modalities)
+        loss.backward()
+        optimizer.step()
+        loss.item()
+
+    return step
 
 
 def package_turn(name: str, device: torch.device = CPU) -> Turn:
@@ -263,7 +283,7 @@ def _repeated(name: str, step: Callable[[Batch], None], device: torch.device) ->
 def loaded_turn(name: str, device: torch.device = CPU) -> Turn:
     """A turn of the originals' steps on batches of their loader."""
     experiment = EXPERIMENTS[name]
-    step = experiment.plain(experiment.build().to(device))
+    step = plain_step(experiment, device)
     loader = experiment.files.loader(experiment.examples(n_steps(name, device) * experiment.batch_size))
 
     def turn() -> None:

@@ -30,11 +30,10 @@ from common.data import Batch
 from common.likelihoods import BernoulliLikelihood, BinaryLikelihood, CategoricalLikelihood, LocationScaleLikelihood
 from common.models import MultimodalVAE
 from common.objectives import DregIwaeElbo, MvaeElbo
-from common.variational_posteriors import LaplacePosterior, SoftplusPosterior
-from common.variational_posteriors import MIN_SCALE
+from common.variational_posteriors import MIN_SCALE, LaplacePosterior, SoftplusPosterior
 from cub.caption_likelihood import CaptionLikelihood
 from cub.captions import PADDING
-from tools.benchmarks.plain_faces import separate
+from tools.benchmarks.plain import separate
 
 LIKELIHOODS = {
     BernoulliLikelihood: "bernoulli",

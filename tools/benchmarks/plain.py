@@ -1,18 +1,64 @@
-"""MVAE as the originals write it: one forward pass of both encoders and both decoders for each ELBO term."""
+"""MVAE as the originals train it, on copies of our networks: a pass of all networks, one by one, for each ELBO term."""
 
-from collections.abc import Callable
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.data import Batch
+from common.encoders_decoders import SplitLinearLayer, StackedDecoder
+from common.encoders_decoders.convolutions import Conv2d
 from common.models import MultimodalVAE
+from common.subsets import random_subsets
+from cub.caption_likelihood import VocabularyLayer
+from mnist.model import EachClass
 from multimnist.data import LENGTH, SOS
 from multimnist.model import TextDecoder, TextEncoder
-from tools.benchmarks.plain_faces import as_written
+from reference.mvae import MVAE, elbo
 
-LAMBDA_IMAGE, LAMBDA_TEXT = 1.0, 50.0
+
+def as_written(model: MultimodalVAE) -> MultimodalVAE:
+    """A copy without our optimisations of memory layout, of convolutions and of the words of captions."""
+    model = deepcopy(model).to(memory_format=torch.contiguous_format)
+    for module in model.modules():
+        for ours, theirs in ((Conv2d, nn.Conv2d), (nn.ConvTranspose2d, nn.ConvTranspose2d)):
+            if isinstance(module, ours):
+                module.__class__ = theirs
+        if isinstance(module, VocabularyLayer):
+            module.__class__ = nn.Linear
+    return model
+
+
+def separate(model: MultimodalVAE) -> tuple[nn.ModuleDict, nn.ModuleDict]:
+    """A copy of a model's encoders and decoders, one for each modality, without our optimisations."""
+    model = as_written(model)
+    encoder, decoder = nn.ModuleDict(), nn.ModuleDict()
+    for key, network in model.encoder.items():
+        names = key.split(",")
+        several = len(names) > 1
+        encoder.update({name: _attribute_encoder(network, i) if several else network for i, name in enumerate(names)})
+    for key, network in model.decoder.items():
+        for i, name in enumerate(key.split(",")):
+            layers = network
+            if isinstance(network, StackedDecoder):
+                layers = [_layer(x, i) if hasattr(x, "weight") else nn.SiLU() for x in network.network[:-1]]
+                layers = nn.Sequential(*layers, nn.Flatten(0))
+            decoder[name] = layers
+    return encoder, decoder
+
+
+def _attribute_encoder(stacked: nn.Module, i: int) -> EachClass:
+    embedding = nn.Embedding.from_pretrained(stacked.embedding[i].detach().clone(), freeze=False)
+    heads = SplitLinearLayer(stacked.hidden.weight.shape[1], stacked.out_features)
+    heads.linear = _layer(stacked.heads, i)
+    return EachClass(embedding, nn.SiLU(), _layer(stacked.hidden, i), nn.SiLU(), heads)
+
+
+def _layer(stacked: nn.Module, i: int) -> nn.Linear:
+    n, m = stacked.weight.shape[1:]
+    linear = nn.Linear(m, n)
+    linear.weight.data, linear.bias.data = stacked.weight[i].detach().clone(), stacked.bias[i, 0].detach().clone()
+    return linear
 
 
 class StringEncoder(nn.Module):
@@ -50,63 +96,31 @@ class StringDecoder(nn.Module):
         return words
 
 
-class Plain(nn.Module):
-    """The authors' forward pass on a copy of a model: experts, product, sample, and both decoders."""
-
-    def __init__(self, model: MultimodalVAE) -> None:
-        super().__init__()
-        model = as_written(model)
-        self.encoder, self.decoder, self.n_latents = model.encoder, model.decoder, model.latent_dim
-        if isinstance(self.encoder["text"], TextEncoder):
-            self.encoder["text"] = StringEncoder(self.encoder["text"])
-            self.decoder["text"] = StringDecoder(self.decoder["text"])
-        else:  # the authors encode the label of each example, we encode each class once
-            self.encoder["text"] = nn.Sequential(*self.encoder["text"])
-        self.to(next(model.parameters()).device)
-
-    def forward(self, image: Tensor | None, text: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        given = image if image is not None else text
-        prior = torch.zeros(len(given), self.n_latents, device=given.device)
-        mus, variances = [prior], [torch.ones_like(prior)]
-        for name, x in (("image", image), ("text", text)):
-            if x is not None:
-                mu, logvar = self.encoder[name](x)
-                mus.append(mu)
-                variances.append(logvar.exp() + 1e-8)
-        mu, variance = torch.stack(mus), torch.stack(variances)
-        precision = 1 / (variance + 1e-8)
-        mu, logvar = (mu * precision).sum(dim=0) / precision.sum(dim=0), (1 / precision.sum(dim=0) + 1e-8).log()
-        z = mu + torch.randn_like(mu) * (0.5 * logvar).exp()
-        return self.decoder["image"](z), self.decoder["text"](z), mu, logvar
-
-    def elbo_loss(self, image: Tensor | None, text: Tensor | None, beta: float) -> Tensor:
-        """The mean negative ELBO of a batch; an absent modality is None."""
-        image_logits, text_logits, mu, logvar = self(image, text)
-        loss = -0.5 * beta * (1 + logvar - mu**2 - logvar.exp()).sum(dim=1)
-        if image is not None:
-            x, y = image_logits.flatten(1), image.flatten(1)
-            loss = loss + LAMBDA_IMAGE * (x.clamp(min=0) - x * y + (1 + (-x.abs()).exp()).log()).sum(dim=1)
-        if text is not None:
-            one_hot = F.one_hot(text, text_logits.shape[-1])
-            log_p = one_hot * F.log_softmax(text_logits + 1e-8, dim=-1)
-            loss = loss - LAMBDA_TEXT * log_p.flatten(1).sum(dim=1)
-        return loss.mean()
-
-    def loss(self, image: Tensor, text: Tensor, beta: float) -> Tensor:
-        """The sum of the losses of both modalities, and of each alone."""
-        return sum(self.elbo_loss(*given, beta) for given in ((image, text), (image, None), (None, text)))
+AS_THE_ORIGINALS = {
+    EachClass: lambda network: nn.Sequential(*network),  # they encode each example, we encode each class once
+    TextEncoder: StringEncoder,
+    TextDecoder: StringDecoder,
+}
 
 
-def training_step(model: MultimodalVAE) -> Callable[[Batch], None]:
-    """The authors' training step on a copy of the model."""
-    plain = Plain(model)
-    optimizer = torch.optim.Adam(plain.parameters(), lr=1e-3, foreach=False)
+def plain_model(model: MultimodalVAE) -> MVAE:
+    """The originals' model with copies of our networks."""
+    networks = separate(model)
+    for of_each in networks:
+        of_each.update({m: AS_THE_ORIGINALS[type(x)](x) for m, x in of_each.items() if type(x) in AS_THE_ORIGINALS})
+    return MVAE(*networks).to(next(model.parameters()).device)
 
-    def step(batch: Batch) -> None:
-        optimizer.zero_grad()
-        loss = plain.loss(**batch.modalities, beta=0.5)
-        loss.backward()
-        optimizer.step()
-        loss.item()
 
-    return step
+def faces_loss(plain: MVAE, x: dict[str, Tensor], beta: float, k: int = 0, scores_all: bool = False) -> Tensor:
+    """`reference.mvae.loss` of binary modalities, with the ELBOs of k random subsets.
+
+    Args:
+        scores_all: score all modalities in each term, as the authors do for vision; the loss then differs from ours.
+    """
+    m, lambda_ = len(x), dict.fromkeys(x, 1.0)
+    loss = 0
+    for subset in torch.cat([torch.eye(m).bool(), torch.ones(1, m).bool(), random_subsets(m, k)]).tolist():
+        given = {name: x[name] for name, is_given in zip(x, subset, strict=True) if is_given}
+        scored = {name: value.float() for name, value in (x if scores_all else given).items()}
+        loss = loss - elbo(*plain(given), scored, beta, lambda_).mean()
+    return loss

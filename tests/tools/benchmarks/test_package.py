@@ -12,7 +12,7 @@ from common.objectives import DregIwaeElbo, MvaeElbo
 from common.subsets import random_subsets
 from common.variational_posteriors import LaplacePosterior, MixturePosterior
 from tools.benchmarks.experiments import EXPERIMENTS
-from tools.benchmarks.plain_faces import separate
+from tools.benchmarks.plain import separate
 
 pytest.importorskip("multivae")
 from tools.benchmarks import package
