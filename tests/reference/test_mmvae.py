@@ -3,9 +3,9 @@
 from types import SimpleNamespace
 
 import torch
-from common.variational_posteriors.mixtures import MixturePosterior
 from torch.distributions import Laplace
 
+from common.distributions import Mixture
 from common.objectives import DregIwaeElbo
 from mnist_svhn.model import build
 from reference import mmvae
@@ -24,14 +24,14 @@ OPTIONS = SimpleNamespace(
 )
 
 
-def one_by_one(_, q, n):
+def one_by_one(q, n):
     """Samples of each expert in turn, as the reference draws them."""
-    experts = q.component_distribution.base_dist
+    experts = q.components.factors
     return torch.stack([Laplace(experts.loc[:, m], experts.scale[:, m]).rsample((n,)) for m in range(2)])
 
 
 def test_loss_and_gradients_are_those_of_our_objective(monkeypatch):
-    monkeypatch.setattr(MixturePosterior, "sample_components", one_by_one)
+    monkeypatch.setattr(Mixture, "sample_components", one_by_one)
     ours, model = build(OPTIONS).double(), mmvae.MMVAE(mmvae.encoders(), mmvae.decoders()).double()
     torch.nn.init.normal_(ours.prior.scale)
     state = [x for name, x in ours.state_dict().items() if not name.startswith("prior.")]
@@ -44,10 +44,9 @@ def test_loss_and_gradients_are_those_of_our_objective(monkeypatch):
     loss, bound = mmvae.dreg_looser(model, x, 4, mmvae.LAMBDA)
     loss.backward()
     torch.manual_seed(0)
-    our_loss, our_bound = DregIwaeElbo(ours, 4, looser=True, gradient="stop-all").loss(x)
+    our_loss, _ = DregIwaeElbo(ours, 4, looser=True, gradient="stop-all").loss(x)
     our_loss.backward()
-    torch.testing.assert_close(loss, our_loss, rtol=1e-12, atol=0)
-    torch.testing.assert_close(bound, our_bound.value.mean(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(bound, -our_loss, rtol=1e-12, atol=0)  # the reference's loss is the surrogate
     parameters = [ours.prior.scale, *ours.encoder.parameters(), *ours.decoder.parameters()]
     for (name, p), q in zip(model.named_parameters(), parameters, strict=True):
         scale = q.grad.abs().max().item()
