@@ -65,6 +65,11 @@ The model
         assemblies: models from a fusion and a family
         pairs: the models of two modalities that --model names
 
+Execution
+    execution/: how the mathematics is computed
+        cuda_graphs: training steps as CUDA graphs
+        devices: device, precision, and the settings of a CPU
+
 Objectives
     objectives/: the bounds of the papers
         decoding: how many samples of z are decoded at a time, for speed and in a given amount of memory

@@ -40,6 +40,7 @@ from torch import Tensor, nn
 from common import distributed
 from common.data import Examples
 from common.errors import require, require_positive
+from common.execution import devices
 from common.models import MultimodalVAE
 from cub import demo as drawn
 from cub.captions import Vocabulary
@@ -59,7 +60,7 @@ from reports.analysis import AnalysisConfig, parameter_counts
 from reports.classifiers import judge_file
 from reports.latents import each_modality, kl_plot, kl_table
 from reports.sampling import Shown, cross_generation, gaussian_mixture
-from training import devices, run_from_command_line
+from training import run_from_command_line
 
 SHOWN = 6  # birds in cross_generation.png
 CLASSES = 10  # in umap.png, those with most test birds

@@ -23,12 +23,13 @@ from common import distributed
 from common.checkpoints import load_model
 from common.data.schemas import read_json
 from common.errors import require, require_different, require_positive
+from common.execution import devices
 from common.io import AGAIN, write_atomically
 from mnist import halves, pixels
 from mnist.data import MNIST
 from mnist.parts import commands as parts
 from reports import plots, tables
-from training import devices, options, run_from_command_line, runs
+from training import options, run_from_command_line, runs
 from training.command_line import parse
 from training.parallel import default_jobs, in_parallel, logged
 

@@ -11,10 +11,10 @@ from torch.distributions import Distribution
 from common.checkpoints import load_model
 from common.data.batches import Examples
 from common.errors import option, require, require_positive, require_seed
+from common.execution import devices
 from common.io import check_writable, folder_of
 from common.multimodal_vae import MultimodalVAE
 from reports import sampling
-from training import devices
 from training.options import ComputeOptions, DataOptions
 
 

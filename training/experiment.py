@@ -13,11 +13,12 @@ from common.checkpoints.experiment_modules import EXPERIMENTS
 from common.data.batches import Examples
 from common.data.splits import hold_out, unpair
 from common.errors import require
+from common.execution import devices
 from common.model_data import check_present, modelled
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Objective
 from common.objectives.registry import make_objective
-from training import devices, trackers
+from training import trackers
 from training.defaults import taken_up
 from training.loop import Trainer
 from training.model_options import ObjectiveOptions

@@ -2,12 +2,16 @@
 
 import contextlib
 import json
+import math
 import shlex
 import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
+
+import msgspec
+from torch import Tensor
 
 from common import distributed
 from common.checkpoints import BEST, FORMAT, LAST, load, load_config
@@ -16,14 +20,61 @@ from common.data.schemas import read_json, read_json_lines
 from common.errors import InputError, flag, flags, require
 from common.io import check_writable, locked, remove_leftovers, write_atomically
 from training.defaults import NOT_OF_THE_RUN, About, taken_up
+from training.optimizers import Count, OptimizerState
 from training.options import RunConfig, as_json
 from training.provenance import provenance
-from training.resuming import REMEDY, Last
 
+REMEDY = "train anew in another --save-dir"  # for a damaged checkpoint
+Finite = Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)]
 METRICS, CURVES = "metrics.jsonl", "loss.png"
 SPEED = {"cuda", "precision"}
 REPORTING = {"log_interval", "track", "analytics", "logp"}
 MAY_CHANGE = SPEED | REPORTING | {"epochs", "patience"}  # by a resumed run; epochs: with a constant learning rate
+
+
+class Progress(msgspec.Struct, kw_only=True):
+    """How far a training has come.
+
+    epoch: epochs that are finished.
+    batch: batches of the next epoch that are finished.
+    sums, n: the bound and its terms in nats, summed over the n examples of these batches.
+    seconds: what these batches took.
+    best, best_epoch: the highest score of an epoch, and that epoch.
+    n_train: training examples.
+    """
+
+    epoch: Count = 0
+    batch: Count = 0
+    sums: dict[str, Finite] = {}
+    n: Count = 0
+    seconds: Finite = 0.0
+    best: float = -math.inf
+    best_epoch: Count = 0
+    n_train: Count
+
+    def end_epoch(self, score: float) -> bool:
+        """Count the epoch under way as finished; whether its score is the best so far, which is then remembered."""
+        self.epoch += 1
+        self.batch, self.sums, self.n, self.seconds = 0, {}, 0, 0.0
+        is_best = score > self.best
+        if is_best:
+            self.best, self.best_epoch = score, self.epoch
+        return is_best
+
+
+class ResumeCheckpoint(Progress):
+    """What training resumes from; command to resumed_from: see `Run.about`.
+
+    rng: the random states of each process, by device.
+    """
+
+    state_dict: dict[str, Tensor]
+    rng: list[dict[str, Tensor]]
+    optimizer: OptimizerState
+    command: str
+    started: str
+    commit: str | None
+    resumed_from: list[dict[str, str | None]]
 
 
 class Epoch(TypedDict):
@@ -81,6 +132,8 @@ class Run(contextlib.ExitStack):
             if self.writes:
                 lock.enter_context(locked(self.dir))
             self.checkpoint = self._last_checkpoint(config)
+            if config.resume and not self.checkpoint:
+                print(f"{self.dir} holds no checkpoint to resume from: a new run starts")
             if self.writes:
                 self._prepare()
             self.about = self._about()
@@ -102,6 +155,11 @@ class Run(contextlib.ExitStack):
         except OSError as error:
             remedy = "free disk space, then --resume"
             raise InputError(f"{self.metrics_file} could not be written ({error.strerror}): {remedy}") from error
+
+    def was_killed_while_drawing(self) -> bool:
+        """Whether the pictures of a run with a last checkpoint are older than it; False if another process draws."""
+        curves, last = self.dir / CURVES, self.dir / LAST
+        return self.writes and (not curves.exists() or curves.stat().st_mtime < last.stat().st_mtime)
 
     def _prepare(self) -> None:
         """Make the folder of pictures, check that the files can be written, and remove what a killed run left."""
@@ -129,7 +187,7 @@ class Run(contextlib.ExitStack):
             about["resumed_from"] = [*self.checkpoint.resumed_from, earlier]
         return about
 
-    def _last_checkpoint(self, config: RunConfig) -> Last | None:
+    def _last_checkpoint(self, config: RunConfig) -> ResumeCheckpoint | None:
         """The last checkpoint of the run in the save-dir; None if there is none yet."""
         config_file = self.dir / "config.json"
         if not config_file.exists():
@@ -148,7 +206,7 @@ class Run(contextlib.ExitStack):
         require(config.resume, message)
         options = taken_up(type(config), before.config, config_file, "choose another --save-dir")
         self._check_options(config, type(config)(**options))
-        return tensor_files.load(self.dir / LAST, Last, REMEDY, REMEDY)
+        return tensor_files.load(self.dir / LAST, ResumeCheckpoint, REMEDY, REMEDY)
 
     def _remove_lone_best(self, started: str, resume: bool) -> None:
         """Remove a best model without a last checkpoint, if it is this run's.
@@ -185,3 +243,10 @@ def read_metrics(folder: Path) -> list[Epoch]:
     """
     path = folder / METRICS
     return read_json_lines(path, Epoch, "move it away to go on without its curves") if path.exists() else []
+
+
+def report_epoch(line: Epoch, epochs: int, is_best: bool) -> None:
+    """Print an epoch's metrics."""
+    valid = f"  valid {line['valid']['bound']:.2f}{' *' if is_best else '  '}" if "valid" in line else ""
+    means = f"bound {line['train']['bound']:.2f}{valid}  beta {line['beta']:.2f}"
+    print(f"epoch {line['epoch']}/{epochs}  {means}  {line['examples_per_second']:,.0f} examples/s", flush=True)

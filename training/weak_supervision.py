@@ -21,10 +21,11 @@ from common.data.batches import Examples
 from common.data.schemas import read_json
 from common.data.splits import draw_paired
 from common.errors import require, require_different, require_positive
+from common.execution import devices
 from common.io import AGAIN, write_atomically
 from common.models import choices
 from reports import plots, tables
-from training import devices, options
+from training import options
 from training.experiment import Experiment, run
 from training.options import RunConfig
 from training.parallel import default_jobs, in_parallel, logged

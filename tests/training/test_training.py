@@ -24,7 +24,7 @@ from tests.helpers.runs import assert_same_run, config, metrics
 from tests.helpers.scripts import ROOT, run_script
 from training import loop as training
 from training import run
-from training.progress import Meter
+from training.loop import Meter
 from training.steps import Step
 
 
@@ -433,9 +433,9 @@ def test_absent_values_are_free_and_a_masks_data_may_hold_more(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "60 processes cannot share 50 validation examples: start fewer, or raise --valid"),
-        ({"valid": 70, "batch_size": 40}, "cannot share 40 examples of a batch: start fewer, or raise --batch-size"),
-        ({"valid": 270}, "60 processes cannot share 30 training examples: start fewer$"),
+        ({}, "60 processes cannot share 50 examples: start at most 50, or raise --batch-size, --valid or --limit"),
+        ({"valid": 70, "batch_size": 40}, "cannot share 40 examples: start at most 40"),
+        ({"valid": 270}, "60 processes cannot share 30 examples: start at most 30"),
     ],
 )
 def test_more_processes_than_examples_are_refused(tmp_path, monkeypatch, options, message):

@@ -1,0 +1,1 @@
+"""How what the mathematics says is computed: devices and CUDA graphs."""
