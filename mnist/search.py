@@ -34,7 +34,7 @@ from mnist import train
 from mnist.data import MNIST, binarised
 from reports import tables
 from training import options, run_from_command_line, runs
-from training.defaults import NOT_OF_THE_RUN
+from training.options import NOT_OF_THE_RUN
 from training.parallel import default_jobs, in_parallel, logged
 
 if TYPE_CHECKING:

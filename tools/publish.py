@@ -18,7 +18,7 @@ from common.checkpoints import BEST, EXPERIMENTS, OPTIONS, PUBLISHED, ModelCheck
 from common.errors import InputError, brief, install, require
 from common.io import folder_of, write_atomically
 from training.command_line import run_from_command_line
-from training.defaults import NOT_OF_THE_RUN
+from training.options import NOT_OF_THE_RUN
 from training.runs import Epoch, read_metrics
 
 CARD = "README.md"

@@ -16,8 +16,7 @@ import tyro
 
 from common import distributed
 from common.errors import InputError, brief, flag, flags, option, require
-from training.defaults import default_of, resumed, underived
-from training.options import RunConfig
+from training.options import RunConfig, default_of, resumed, underived
 
 LARGEST = 2**32  # whole numbers must be smaller: so is every seed, and every size that memory holds
 MEMORY_RAN_OUT = ("can't allocate memory", "not enough memory", "out of memory", "calculation overflowed")

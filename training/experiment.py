@@ -19,10 +19,9 @@ from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Objective
 from common.objectives.registry import make_objective
 from training import trackers
-from training.defaults import taken_up
 from training.loop import Trainer
 from training.model_options import ObjectiveOptions
-from training.options import RunConfig, as_json
+from training.options import RunConfig, as_json, taken_up
 from training.runs import Callback, Run
 
 Split = Any  # what `load` returns: Examples, or what an experiment makes them from

@@ -14,14 +14,13 @@ import msgspec
 from torch import Tensor
 
 from common import distributed
-from common.checkpoints import BEST, FORMAT, LAST, load, load_config
+from common.checkpoints import BEST, FORMAT, LAST, load_config
 from common.data import tensor_files
 from common.data.schemas import read_json, read_json_lines
 from common.errors import InputError, flag, flags, require
 from common.io import check_writable, locked, remove_leftovers, write_atomically
-from training.defaults import NOT_OF_THE_RUN, About, taken_up
 from training.optimizers import Count, OptimizerState
-from training.options import RunConfig, as_json
+from training.options import NOT_OF_THE_RUN, ConfigFile, RunConfig, as_json, taken_up
 from training.provenance import provenance
 
 REMEDY = "train anew in another --save-dir"  # for a damaged checkpoint
@@ -163,10 +162,7 @@ class Run(contextlib.ExitStack):
 
     def _prepare(self) -> None:
         """Make the folder of pictures, check that the files can be written, and remove what a killed run left."""
-        try:
-            self.samples.mkdir(exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{self.samples} cannot be made ({error.strerror}): choose another --save-dir") from error
+        self.samples.mkdir(exist_ok=True)
         files = [self.dir / name for name in (LAST, BEST, METRICS, CURVES, "config.json")]
         for path in files:
             check_writable(path)
@@ -189,35 +185,21 @@ class Run(contextlib.ExitStack):
 
     def _last_checkpoint(self, config: RunConfig) -> ResumeCheckpoint | None:
         """The last checkpoint of the run in the save-dir; None if there is none yet."""
-        config_file = self.dir / "config.json"
+        config_file, other = self.dir / "config.json", "choose another --save-dir"
+        found = [name for name in (LAST, BEST) if (self.dir / name).exists()]
         if not config_file.exists():
-            strangers = " and ".join(name for name in (LAST, BEST) if (self.dir / name).exists())
-            require(not strangers, f"{self.dir} holds {strangers} without config.json: choose another --save-dir")
+            require(not found, f"{self.dir} holds {' and '.join(found)} without config.json: {other}")
             return None
-        before = read_json(config_file, About, "choose another --save-dir")
-        require(
-            before.experiment == self.experiment,
-            f"{self.dir} holds a run of {before.experiment[:100]}: choose another --save-dir",
-        )
-        if not (self.dir / LAST).exists():
-            self._remove_lone_best(before.started, config.resume)
-            return None
+        before = read_json(config_file, ConfigFile, other)
+        same = before.experiment == self.experiment
+        require(same, f"{self.dir} holds a run of {before.experiment[:100]}: {other}")
         message = f"{self.dir} holds a run already: --resume continues it, --save-dir DIR starts another"
-        require(config.resume, message)
-        options = taken_up(type(config), before.config, config_file, "choose another --save-dir")
+        require(config.resume or not found, message)
+        if LAST not in found:  # a run that was killed between the two files of its first epoch has only the best model
+            return None
+        options = taken_up(type(config), before.config, config_file, other)
         self._check_options(config, type(config)(**options))
         return tensor_files.load(self.dir / LAST, ResumeCheckpoint, REMEDY, REMEDY)
-
-    def _remove_lone_best(self, started: str, resume: bool) -> None:
-        """Remove a best model without a last checkpoint, if it is this run's.
-
-        A run that is killed between the two files of its first epoch leaves it; there is nothing to keep of it.
-        """
-        best = self.dir / BEST
-        if distributed.rank() == 0 and best.exists():
-            same_run = resume and load(best).get("started") == started
-            require(same_run, f"{self.dir} holds {BEST} without {LAST}: choose another --save-dir")
-            best.unlink(missing_ok=True)
 
     def _check_options(self, config: RunConfig, before: RunConfig) -> None:
         """Raise InputError if an option that must stay the same differs from the resumed run's."""

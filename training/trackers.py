@@ -9,9 +9,10 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from textwrap import indent
 
 from common.errors import InputError, brief, require
 from common.io import write_atomically
@@ -22,7 +23,6 @@ PACKAGES = {
     "wandb": ("wandb",),
     "mlflow": ("mlflow", "sqlalchemy", "alembic"),  # mlflow-skinny lacks the last two, which SQLite needs
 }
-ENDS = {type(None): "FINISHED", KeyboardInterrupt: "KILLED"}  # MLflow's words
 
 
 def check_installed(names: Sequence[str]) -> None:
@@ -46,17 +46,16 @@ def start(names: Sequence[str], run: Run) -> list[Callback]:
 
 def figures(line: Epoch) -> dict[str, float]:
     """An epoch's metrics by name, such as "valid/bound" or "lr"."""
-    splits = {split: values for split, values in line.items() if isinstance(values, dict)}
-    single = {name: value for name, value in line.items() if name not in ("epoch", *splits)}
-    return single | {f"{split}/{name}": value for split, values in splits.items() for name, value in values.items()}
+    single = {name: x for name, x in line.items() if name not in ("epoch", "train", "valid")}
+    return single | {f"{split}/{name}": x for split in ("train", "valid") for name, x in line.get(split, {}).items()}
 
 
 def _tensorboard(run: Run) -> Callback:
     from torch.utils.tensorboard import SummaryWriter
 
     writer = run.enter_context(SummaryWriter(run.dir / "tensorboard"))
-    text = json.dumps(run.config, indent=4)
-    writer.add_text("config", f"    {text.replace(chr(10), chr(10) + '    ')}", len(run.metrics))  # indented: verbatim
+    verbatim = indent(json.dumps(run.config, indent=4), "    ")  # in Markdown
+    writer.add_text("config", verbatim, len(run.metrics))
 
     def log(run: Run, line: Epoch) -> None:
         for name, value in figures(line).items():
@@ -69,11 +68,9 @@ def _tensorboard(run: Run) -> Callback:
 def _wandb(run: Run) -> Callback:
     import wandb
 
-    identity = run.dir / "wandb" / "run_id"
-    if not identity.exists():
-        _keep(identity, secrets.token_hex(4))
     mode = os.environ.get("WANDB_MODE", "offline")
-    names = {"project": run.experiment, "name": run.dir.name, "id": identity.read_text()}
+    identity = _kept(run.dir / "wandb", lambda: secrets.token_hex(4))
+    names = {"project": run.experiment, "name": run.dir.name, "id": identity}
     try:
         tracked = wandb.init(**names, dir=run.dir, resume="allow", mode=mode, config=run.config)
     except wandb.errors.Error as error:
@@ -89,20 +86,23 @@ def _mlflow(run: Run) -> Callback:
 
     folder = run.dir.resolve() / "mlflow"
     folder.mkdir(exist_ok=True)
+
+    def start_run() -> str:
+        known = client.get_experiment_by_name(run.experiment)
+        experiment = known.experiment_id if known else client.create_experiment(run.experiment)
+        identity = client.create_run(experiment, run_name=run.dir.name).info.run_id
+        params = [Param(name, str(value)[:500]) for name, value in run.config.items()]  # longer ones are refused
+        client.log_batch(identity, params=params)
+        return identity
+
     try:
         client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}"))
-        identity = folder / "run_id"
-        if not identity.exists():
-            existing = client.get_experiment_by_name(run.experiment)
-            experiment = existing.experiment_id if existing else client.create_experiment(run.experiment)
-            _keep(identity, client.create_run(experiment, run_name=run.dir.name).info.run_id)
-            params = [Param(name, str(value)[:500]) for name, value in run.config.items()]  # longer ones are refused
-            client.log_batch(identity.read_text(), params=params)
-        key = identity.read_text()
+        key = _kept(folder, start_run)
         client.update_run(key, status="RUNNING")
     except MlflowException as error:
         raise InputError(f"--track mlflow: {brief(error)}") from error
-    run.push(lambda kind, *_: client.set_terminated(key, ENDS.get(kind or type(None), "FAILED")))
+    ends = {None: "FINISHED", KeyboardInterrupt: "KILLED"}
+    run.push(lambda kind, *_: client.set_terminated(key, ends.get(kind, "FAILED")))
 
     def log(run: Run, line: Epoch) -> None:
         now, epoch = int(1000 * time.time()), line["epoch"]
@@ -112,7 +112,10 @@ def _mlflow(run: Run) -> Callback:
     return log
 
 
-def _keep(path: Path, identity: str) -> None:
-    """Keep a tracker's name of the run, by which a resumed run finds it."""
-    path.parent.mkdir(exist_ok=True)
-    write_atomically(path, identity.encode())
+def _kept(folder: Path, make: Callable[[], str]) -> str:
+    """A tracker's name of the run, made once and kept in its folder, by which a resumed run finds it."""
+    file = folder / "run_id"
+    if not file.exists():
+        folder.mkdir(exist_ok=True)
+        write_atomically(file, make().encode())
+    return file.read_text()
