@@ -6,7 +6,6 @@ Defaults come from the Config's class, --settings, --demo, or the earlier run of
 import copy
 import dataclasses
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
@@ -34,16 +33,6 @@ LrSchedule = Literal["constant", "cosine"]
 def share(fraction: float, epochs: int) -> int:
     """A fraction of the epochs, at least one."""
     return max(1, round(fraction * epochs))
-
-
-def choice(names: Any, text: str, summaries: Mapping[str, str]) -> Any:  # noqa: ANN401 (types)
-    """The type of an option whose help has a line for each of its choices.
-
-    Args:
-        names: the option's type, such as Literal["mvae", "mmvae"].
-        summaries: {choice: what it is}.
-    """
-    return Annotated[names, tyro.conf.arg(help="\n".join([text, *(f"{name}: {x}" for name, x in summaries.items())]))]
 
 
 @dataclass(kw_only=True)
