@@ -8,10 +8,8 @@ import json
 import os
 import re
 import secrets
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
-from pathlib import Path
 from textwrap import indent
 
 from common.errors import InputError, brief, require
@@ -68,9 +66,12 @@ def _tensorboard(run: Run) -> Callback:
 def _wandb(run: Run) -> Callback:
     import wandb
 
+    identity = run.dir / "wandb" / "run_id"
+    if not identity.exists():
+        identity.parent.mkdir(exist_ok=True)
+        write_atomically(identity, secrets.token_hex(4).encode())
+    names = {"project": run.experiment, "name": run.dir.name, "id": identity.read_text()}
     mode = os.environ.get("WANDB_MODE", "offline")
-    identity = _kept(run.dir / "wandb", lambda: secrets.token_hex(4))
-    names = {"project": run.experiment, "name": run.dir.name, "id": identity}
     try:
         tracked = wandb.init(**names, dir=run.dir, resume="allow", mode=mode, config=run.config)
     except wandb.errors.Error as error:
@@ -81,41 +82,24 @@ def _wandb(run: Run) -> Callback:
 
 def _mlflow(run: Run) -> Callback:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it would look for a network
-    from mlflow import MlflowClient, MlflowException
-    from mlflow.entities import Metric, Param
+    import mlflow
 
     folder = run.dir.resolve() / "mlflow"
     folder.mkdir(exist_ok=True)
-
-    def start_run() -> str:
-        known = client.get_experiment_by_name(run.experiment)
-        experiment = known.experiment_id if known else client.create_experiment(run.experiment)
-        identity = client.create_run(experiment, run_name=run.dir.name).info.run_id
-        params = [Param(name, str(value)[:500]) for name, value in run.config.items()]  # longer ones are refused
-        client.log_batch(identity, params=params)
-        return identity
-
+    identity = folder / "run_id"
+    known = identity.read_text() if identity.exists() else None
     try:
-        client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}"))
-        key = _kept(folder, start_run)
-        client.update_run(key, status="RUNNING")
-    except MlflowException as error:
+        mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}"))
+        mlflow.set_experiment(run.experiment)
+        tracked = run.enter_context(mlflow.start_run(known, run_name=run.dir.name))
+        if not known:
+            mlflow.log_params({name: str(value)[:500] for name, value in run.config.items()})  # longer ones are refused
+            write_atomically(identity, tracked.info.run_id.encode())
+    except mlflow.MlflowException as error:
         raise InputError(f"--track mlflow: {brief(error)}") from error
-    ends = {None: "FINISHED", KeyboardInterrupt: "KILLED"}
-    run.push(lambda kind, *_: client.set_terminated(key, ends.get(kind, "FAILED")))
 
     def log(run: Run, line: Epoch) -> None:
-        now, epoch = int(1000 * time.time()), line["epoch"]
         allowed = {re.sub(r"[^\w.\- :/]", "_", name): value for name, value in figures(line).items()}
-        client.log_batch(key, [Metric(name, value, now, epoch) for name, value in allowed.items()])
+        mlflow.log_metrics(allowed, step=line["epoch"])
 
     return log
-
-
-def _kept(folder: Path, make: Callable[[], str]) -> str:
-    """A tracker's name of the run, made once and kept in its folder, by which a resumed run finds it."""
-    file = folder / "run_id"
-    if not file.exists():
-        folder.mkdir(exist_ok=True)
-        write_atomically(file, make().encode())
-    return file.read_text()
