@@ -19,10 +19,9 @@ from common.model_data import check_values
 from common.multimodal_vae import MultimodalVAE
 from common.priors import ClusteredPrior
 from common.variational_posteriors.private_latents import latent_parts
-from reports import sampling, tables, umap
+from reports import sampling, tables
 from reports.clusters import cluster_accuracies, pruned, shared_means
-from reports.frechet import inception_features
-from reports.latents import each_modality, kl_plot, kl_table, most_used
+from reports.latents import each_modality, kl_plot, kl_table, latent_map, most_used, require_umap
 from reports.metrics import Judge, cross_coherence, joint_coherence, latent_accuracy, read_right, sampled_latents
 from reports.options import PriorSamplesConfig, ScoresConfig
 from reports.sampling import MAX_FITTED, Shown, gaussian_mixture
@@ -71,7 +70,7 @@ class AnalysisConfig(PriorSamplesConfig, ScoresConfig):
             f"umap.png needs {MIN_FOR_MAP} test examples: raise --limit or --n-test, or give --no-umap",
         )
         if self.umap:
-            umap.require_installed()
+            require_umap()
 
 
 class Labelled(NamedTuple):
@@ -94,7 +93,7 @@ class Labelled(NamedTuple):
     given_all: whether to measure q(z|X): reconstructions of the images shown, and clusters of its means.
     by_subset: whether to score what is generated given each subset of the modalities
         (`reports.subsets`); needs given_all.
-    inception: file of Inception-v3's weights, for FID by size; None leaves FID out.
+    inception: images (N, 3, H, W) -> features (N, F), for FID by size; None leaves FID out.
     must_match: config -> options that the model must have been trained with, {name: value}.
     samplers: model, training and test examples -> further sources of `reports.metrics.cross_coherence`.
     """
@@ -115,7 +114,7 @@ class Labelled(NamedTuple):
     about: Callable[[Any], dict[str, str]] = lambda config: {}
     given_all: bool = False
     by_subset: bool = False
-    inception: Path | None = None
+    inception: Callable[[Tensor], Tensor] | None = None
     must_match: Callable[[Any], dict[str, Any]] = lambda config: {}
     samplers: Callable[[MultimodalVAE, Examples, Examples], dict[str, Callable[[Batch], Tensor]]] = lambda *_: {}
 
@@ -159,7 +158,6 @@ class Analysis:
         self.config, self.data = config, data
         self.model = config.trained_model(data.name)
         device = self.model.device
-        self.inception = inception_features(data.inception, device) if data.inception else None
         splits = {split: data.load(split, config) for split in ("train", "test")}
         splits["test"] = splits["test"].take(slice(config.n_test))
         labels = {split: data.labels(config, split, examples).cpu() for split, examples in splits.items()}
@@ -262,7 +260,7 @@ class Analysis:
         if n_images > MANY_IMAGES and distributed.rank() == 0:
             remedy = "--n-test N scores fewer examples, --no-by-size leaves it out"
             print(f"warning: --by-size decodes {n_images:,} images: {remedy}", file=sys.stderr)
-        return scores_by_subset(train, test, self.judges, self.inception)
+        return scores_by_subset(train, test, self.judges, self.data.inception)
 
     @cached_property
     def z(self) -> dict[str, Tensor]:
@@ -288,7 +286,7 @@ class Analysis:
                 pictures += sampling.traversals(self.folder / "traversal", self.model, shown, latents)
         if self.config.umap:
             pictures.append(self.folder / "umap.png")
-            umap.latents(pictures[-1], self.model, self.z, self.data.groups(self.labels["test"]))
+            latent_map(pictures[-1], self.model, self.z, self.data.groups(self.labels["test"]))
         return pictures
 
 

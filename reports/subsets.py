@@ -14,8 +14,7 @@ from common.errors import require
 from common.multimodal_vae import MultimodalVAE
 from common.subsets import named_subsets
 from common.variational_posteriors.private_latents import latent_parts
-from reports.frechet import Moments, frechet_distance, moments
-from reports.metrics import BATCH_SIZE, Judge
+from reports.metrics import BATCH_SIZE, Judge, by_rows
 from reports.tables import Table, percent
 
 Inception = Callable[[Tensor], Tensor]  # images (N, 3, H, W) -> features (N, F)
@@ -48,7 +47,7 @@ class Posteriors(NamedTuple):
     def points(self, given: Sequence[str], n: int | None = None) -> Tensor:
         """The points of the first n examples, by default all, (N, D), on the CPU."""
         n = min(len(self.examples), n or len(self.examples))
-        return distributed.map_rows(n, BATCH_SIZE, lambda rows: {"z": self.point(rows, given).cpu()})["z"]
+        return by_rows(n, lambda rows: self.point(rows, given).cpu())
 
 
 @torch.no_grad()
@@ -85,6 +84,38 @@ def ssim(test: Posteriors, images: Sequence[str]) -> dict[str, Tensor]:
     return distributed.map_rows(len(test.examples), BATCH_SIZE, scored, "SSIM")
 
 
+class Moments(NamedTuple):
+    """The mean (F,) of features, and a root R (min(N, F), F) of their covariance R^T R, in float64."""
+
+    mean: Tensor
+    root: Tensor
+
+
+def moments(features: Tensor) -> Moments:
+    """The moments of features (N, F).
+
+    Raises:
+        InputError: fewer than two examples, or features that are not finite.
+    """
+    require(len(features) > 1, "a Frechet distance needs two examples or more: raise --limit or --n-test")
+    require(bool(features.isfinite().all()), "features are not finite: check the model's weights and the judge's")
+    mean = features.double().mean(dim=0)
+    return Moments(mean, torch.linalg.qr((features - mean) / (len(features) - 1) ** 0.5, mode="r").R)
+
+
+def frechet_distance(x: Moments, y: Moments) -> float:
+    r"""The Frechet distance between Gaussians with these moments (Heusel et al. 2017, arXiv 1706.08500).
+
+    .. math:: |\mu_x - \mu_y|^2 + Tr \big( \Sigma_x + \Sigma_y - 2 (\Sigma_x \Sigma_y)^{1/2} \big)
+
+    With roots of the covariances, the last trace is the sum of the singular values of :math:`R_x R_y^T`. It is called
+    FID only for the features of Inception-v3.
+    """
+    cross = torch.linalg.matrix_norm(x.root @ y.root.T, "nuc")
+    distance = (x.mean - y.mean).square().sum() + x.root.square().sum() + y.root.square().sum() - 2 * cross
+    return distance.clamp(min=0).item()
+
+
 def scores_by_subset(
     train: Posteriors, test: Posteriors, judges: Mapping[str, Judge], inception: Inception | None = None
 ) -> dict[tuple[str, ...], SubsetScores]:
@@ -94,7 +125,7 @@ def scores_by_subset(
 
     Args:
         judges: by the modality that they judge, others are not scored; those without `features` have no distances.
-        inception: images -> features, see `reports.frechet.inception_features`; None leaves "FID" out.
+        inception: images -> features, such as `polymnist.inception`'s; None leaves "FID" out.
     """
     compared = {target: judge.features for target, judge in judges.items() if judge.features is not None}
 

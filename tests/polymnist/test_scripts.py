@@ -70,7 +70,7 @@ def test_samples_likelihoods_and_coherence(trained, monkeypatch, capsys):
     found = call(loglike, trained, *demo, "--n-samples", 2, "--by-size", "--given", "m0", "m2")
     assert {"log p(x_T|x_S), S of 2, T all others", "log p(x_S), S of 3", "log p(m1|m0,m2)"} <= set(found)
     monkeypatch.setattr(analyse, "STEPS", 2)
-    monkeypatch.setattr(analysis, "inception_features", lambda path, device: lambda x: x.flatten(1)[:, ::500])
+    monkeypatch.setattr(analyse, "inception_features", lambda path, device: lambda x: x.flatten(1)[:, ::500])
     options = ("--n-samples", 10, "--no-umap", "--mixture", 2, "--inception", "weights.pth", "--data-dir", trained)
     monkeypatch.setattr(analysis, "MANY_IMAGES", 287)
     found = call(analyse, trained, *demo, *options, "--json", trained / "out.json")

@@ -12,9 +12,8 @@ from common.variational_posteriors import DiagonalGaussianPosterior
 from common.variational_posteriors.mixtures import MixturePosterior
 from common.variational_strategies import MoeStrategy
 from reports.clusters import kmeans_accuracy
-from reports.frechet import frechet_distance, moments
 from reports.metrics import Judge
-from reports.subsets import Posteriors, linear_accuracies, scores_by_size, scores_by_subset
+from reports.subsets import Posteriors, frechet_distance, linear_accuracies, moments, scores_by_size, scores_by_subset
 from tests.helpers.coherence import C, Decoder, Encoder
 from tests.helpers.fusions import with_fusion
 from tests.helpers.linear_gaussian import draw
