@@ -1,9 +1,8 @@
 """What analyse.py computes in every folder: coherence, what latents hold, KLs, and pictures."""
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -27,7 +26,6 @@ from reports.options import PriorSamplesConfig, ScoresConfig
 from reports.sampling import MAX_FITTED, Shown, gaussian_mixture
 from reports.subsets import (
     Posteriors,
-    SubsetScores,
     by_size_table,
     scores_by_size,
     scores_by_subset,
@@ -39,7 +37,6 @@ from training import runs
 MIN_FOR_MAP = 20  # test examples
 ROWS = 12  # latents in the traversals
 COLUMNS = 10  # examples in the picture of cross-generation
-MANY_IMAGES = 10**7  # hours of a CPU
 
 
 @dataclass
@@ -147,8 +144,11 @@ def analyse(config: AnalysisConfig, data: Labelled) -> dict[str, float]:
 class Analysis:
     """A model, the labelled examples that it is scored on, and their judges; random draws begin at config.seed.
 
-    Examples that lack a modality are left out, `n_incomplete` of the test examples. `generated` are the judges of what
-    the model generates from z alone.
+    Attributes:
+        n_incomplete: test examples that were left out, since they lack a modality.
+        generated: the judges of what the model generates from z alone.
+        z, kls: once `figures` was called, a sample of q(z|x_source) for each test example, {source: (N, D)}, and the
+            KLs of the test examples, {name: (N, D)}.
 
     Raises:
         InputError: a model or data that cannot be used.
@@ -183,11 +183,7 @@ class Analysis:
         distributed.seed_each_process()
 
     def figures(self, head: str) -> list[Table]:
-        """Compute all scores, save kl.png, and return the tables.
-
-        Args:
-            head: what was scored, the title of the first column.
-        """
+        """Compute all scores, save kl.png, and return the tables; `head` is the title of the first column."""
         config, data, model, labels = self.config, self.data, self.model, self.labels["test"]
         posteriors, priors = (), {}
         if data.given_all:
@@ -209,7 +205,7 @@ class Analysis:
         shown = [estimate_table(shares, (head, "%"), percent, " ".join(filter(None, notes)))]
         similarities = ssim(posteriors[1], data.shown.images) if posteriors else {}
         if data.by_subset:
-            subsets = self._by_subset(*posteriors)
+            subsets = scores_by_subset(*posteriors, self.judges, data.inception)
             of_each = {", ".join(given): scores for given, scores in subsets.items()}  # for the JSON alone
             shown += [by_size_table(scores_by_size(subsets)), Table("by_subset", of_each, (), ())]
         if similarities:
@@ -222,6 +218,7 @@ class Analysis:
         if columns:
             rows = {name: {title: x[i].item() for title, x in columns.items()} for i, name in enumerate(data.names)}
             shown.append(tables.attribute_table(rows, label=data.label))
+        self.kls = kl_plot(self.folder / "kl.png", model, self.test, self.sources)
         nats = tables.summarise({name: kl.sum(dim=1) for name, kl in self.kls.items()})
         return [*shown, kl_table(nats, head), parameter_table(parameter_counts(model), data.name)]
 
@@ -246,31 +243,14 @@ class Analysis:
                 n_samples = self.config.n_samples
                 right[f"coherence, joint{name}"] = joint_coherence(model, n_samples, self.generated, latents)
         of_train, of_test = self.labels["train"].to(model.device), labels.to(model.device)
-        tested = self.z
+        self.z = sampled_latents(model, self.test, self.sources)
         for name, z in sampled_latents(model, self.train, self.sources).items():
             for which, part in latent_parts(model.n_shared).items():
-                pairs = (z[:, part], of_train), (tested[name][:, part], of_test)
+                pairs = (z[:, part], of_train), (self.z[name][:, part], of_test)
                 right[f"latent accuracy{which}, {name}"] = distributed.on_first_process(
                     lambda pairs=pairs: latent_accuracy(*pairs, self.data.n_values).cpu()
                 )
         return right
-
-    def _by_subset(self, train: Posteriors, test: Posteriors) -> dict[tuple[str, ...], SubsetScores]:
-        n_images = 2 ** len(self.model.modalities) * len(self.judges) * len(test.examples)
-        if n_images > MANY_IMAGES and distributed.rank() == 0:
-            remedy = "--n-test N scores fewer examples, --no-by-size leaves it out"
-            print(f"warning: --by-size decodes {n_images:,} images: {remedy}", file=sys.stderr)
-        return scores_by_subset(train, test, self.judges, self.data.inception)
-
-    @cached_property
-    def z(self) -> dict[str, Tensor]:
-        """A sample of q(z|x_source) for each test example, {source: (N, D)}."""
-        return sampled_latents(self.model, self.test, self.sources)
-
-    @cached_property
-    def kls(self) -> dict[str, Tensor]:
-        """The KLs of the test examples, {name: (N, D)}; saves their picture, kl.png."""
-        return kl_plot(self.folder / "kl.png", self.model, self.test, self.sources)
 
     def draw(self) -> list[Path]:
         """Save cross_generation.png, the traversals and umap.png; returns the files, kl.png first."""
