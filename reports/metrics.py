@@ -201,7 +201,7 @@ Evaluation = Callable[[nn.Module, Batch], Mapping[str, Tensor]]  # model, B exam
 EVALUATIONS: list[Evaluation] = []
 
 
-def evaluate(
+def evaluate_examples(
     model: nn.Module, examples: Examples, evaluations: Sequence[Evaluation], batch_size: int
 ) -> dict[str, Tensor]:
     """Evaluate a model on examples, a batch at a time: {name: (N, ...)}, on the CPU.

@@ -143,7 +143,7 @@ def report_estimates(
     """Report means and standard errors over the examples, and beside an estimate the means of its qualities.
 
     Args:
-        values: {name: (N,)}, such as `reports.metrics.evaluate` returns; accuracies in [0, 1], shown in %.
+        values: {name: (N,)}, such as `reports.metrics.evaluate_examples` returns; accuracies in [0, 1], shown in %.
         about: facts about the data for the table and the JSON, {name: value}.
         more: other tables, which follow.
         groups: of examples that depend on each other, see `summarise`.

@@ -39,7 +39,9 @@ def annealed(step: int, annealing_steps: int) -> float:
     return min(1.0, (step + 1) / annealing_steps) if annealing_steps else 1.0
 
 
-def evaluate(objective: Objective, examples: Examples | streams.Stream, seed: int, beta: float) -> dict[str, float]:
+def validation_means(
+    objective: Objective, examples: Examples | streams.Stream, seed: int, beta: float
+) -> dict[str, float]:
     """Means of the bound and its terms, in nats, always with the same latent noise."""
     meter = Meter()
     objective.eval()
@@ -238,7 +240,7 @@ class Trainer:
         """Evaluate if it is due, keep the best model, and bring the save-dir up to date; `line` gets the evaluation."""
         epoch, config = line["epoch"], self.config
         if self.valid and (epoch % config.eval_interval == 0 or epoch >= config.epochs):
-            line["valid"] = evaluate(self.objective, self.valid, config.seed, config.beta)
+            line["valid"] = validation_means(self.objective, self.valid, config.seed, config.beta)
         not_validated = -math.inf if self.valid else float(epoch)  # without validation the last model is the best
         is_best = self.progress.end_epoch(line["valid"]["bound"] if "valid" in line else not_validated)
         if is_best:

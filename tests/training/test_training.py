@@ -132,7 +132,7 @@ def test_too_few_examples_to_hold_any_out_are_noticed(tmp_path, capsys, options,
 
 def test_early_stopping(tmp_path, monkeypatch):
     scores = iter([-3.0, -1.0, -2.0, -1.5, -0.5])
-    monkeypatch.setattr(training, "evaluate", lambda *_: {"bound": next(scores)})
+    monkeypatch.setattr(training, "validation_means", lambda *_: {"bound": next(scores)})
     monkeypatch.setattr(training.Trainer, "_draw", lambda *_: None)
     mnist_train.main(config(tmp_path, patience=2, epochs=50))
     checkpoint = load(tmp_path / LAST)
@@ -143,7 +143,7 @@ def test_early_stopping(tmp_path, monkeypatch):
 
 def test_the_validation_examples_are_evaluated_at_intervals(tmp_path, monkeypatch):
     scores = iter([-1.0, -3.0])
-    monkeypatch.setattr(training, "evaluate", lambda *_: {"bound": next(scores)})
+    monkeypatch.setattr(training, "validation_means", lambda *_: {"bound": next(scores)})
     monkeypatch.setattr(training.Trainer, "_draw", lambda *_: None)
     mnist_train.main(config(tmp_path, limit=100, eval_interval=2, epochs=3))
     assert [line["epoch"] for line in metrics(tmp_path) if "valid" in line] == [2, 3], "and after the last"

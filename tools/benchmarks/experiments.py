@@ -172,7 +172,7 @@ def for_mixtures(
         partial(plain_mmvae.training_step, experiment=name, K=K),
         examples,
         files,
-        likelihoods.evaluate,
+        likelihoods.mmvae_estimates,
         batch_size,
         warm_up=warm_up,
         amsgrad=True,
