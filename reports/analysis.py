@@ -19,18 +19,21 @@ from common.multimodal_vae import MultimodalVAE
 from common.priors import ClusteredPrior
 from common.variational_posteriors.private_latents import latent_parts
 from reports import sampling, tables
-from reports.clusters import cluster_accuracies, pruned, shared_means
-from reports.latents import each_modality, kl_plot, kl_table, latent_map, most_used, require_umap
+from reports.latents import (
+    cluster_accuracies,
+    each_modality,
+    kl_plot,
+    kl_table,
+    latent_map,
+    most_used,
+    pruned,
+    require_umap,
+    shared_means,
+)
 from reports.metrics import Judge, cross_coherence, joint_coherence, latent_accuracy, read_right, sampled_latents
 from reports.options import PriorSamplesConfig, ScoresConfig
 from reports.sampling import MAX_FITTED, Shown, gaussian_mixture
-from reports.subsets import (
-    Posteriors,
-    by_size_table,
-    scores_by_size,
-    scores_by_subset,
-    ssim,
-)
+from reports.subsets import Posteriors, by_size_table, scores_by_size, scores_by_subset, ssim
 from reports.tables import Table, decimals, estimate_table, parameter_table, percent
 from training import runs
 

@@ -11,7 +11,7 @@ from common.models import MVAE, VAE
 from common.variational_posteriors import DiagonalGaussianPosterior
 from common.variational_posteriors.mixtures import MixturePosterior
 from common.variational_strategies import MoeStrategy
-from reports.clusters import kmeans_accuracy
+from reports.latents import kmeans_accuracy
 from reports.metrics import Judge
 from reports.subsets import Posteriors, frechet_distance, linear_accuracies, moments, scores_by_size, scores_by_subset
 from tests.helpers.coherence import C, Decoder, Encoder
