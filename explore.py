@@ -25,12 +25,13 @@ import tyro
 from torch import Tensor
 
 from common.checkpoints import experiment_of, load_model
+from common.execution import devices
 from cub.trained_model import vocabulary_of
 from tools.exploration import examples, server
 from tools.exploration.explorer import Explorer
 from tools.exploration.page import page
 from tools.exploration.views import FACE, VIEWS, View, Words
-from training import devices, run_from_command_line
+from training import run_from_command_line
 
 
 @dataclass

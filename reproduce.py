@@ -32,6 +32,7 @@ import tyro
 from joblib import cpu_count
 
 from common import distributed
+from common.execution import devices
 from common.io import MIB, read_bounded, write_atomically
 from tools.reproduction import charts, report, tables
 from tools.reproduction.commands import Run, Site
@@ -40,7 +41,7 @@ from tools.reproduction.records import Plan
 from tools.reproduction.results import DELETE
 from tools.reproduction.scheduler import Pool, Work
 from tools.reproduction.work import RESULT, Chain
-from training import devices, run_from_command_line
+from training import run_from_command_line
 from training.parallel import threads_each
 
 

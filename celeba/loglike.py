@@ -72,7 +72,7 @@ def evaluate(
     evaluations = [partial(image_alone, **sampling)]
     if len(model.modelled) > 1:
         evaluations = [inferred, partial(log_likelihoods, **sampling)]
-    values = metrics.evaluate(model, examples, evaluations, BATCH_SIZE)
+    values = metrics.evaluate_examples(model, examples, evaluations, BATCH_SIZE)
     return values, values.pop("predicted", None)
 
 

@@ -65,6 +65,8 @@ Execution
         decoder: log p(x_m|z) of what is scored, with masks, sets, stacks, batch norm and the memory
         plain: the same by the shortest way, for the tests
         weighted: the backward pass that decodes with gradients only what counts
+        cuda_graphs: training steps as CUDA graphs
+        devices: device, precision, and the settings of a CPU
 
 Objectives
     objectives/: the bounds of the papers

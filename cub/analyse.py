@@ -40,6 +40,7 @@ from torch import Tensor, nn
 from common import distributed
 from common.data import Examples
 from common.errors import require, require_positive
+from common.execution import devices
 from common.models import MultimodalVAE
 from cub import demo as drawn
 from cub.captions import Vocabulary
@@ -54,12 +55,11 @@ from cub.pairs import BATCH_SIZE, compared, generate
 from cub.sentences import fit
 from cub.trained_model import TrainedConfig, load_birds, load_trained, network_behind, network_in_words
 from reports import tables
-from reports import umap as maps
 from reports.analysis import AnalysisConfig, parameter_counts
 from reports.classifiers import judge_file
-from reports.latents import each_modality, kl_plot, kl_table
+from reports.latents import MAX_DRAWS, each_modality, kl_plot, kl_table, latent_map
 from reports.sampling import Shown, cross_generation, gaussian_mixture
-from training import devices, run_from_command_line
+from training import run_from_command_line
 
 SHOWN = 6  # birds in cross_generation.png
 CLASSES = 10  # in umap.png, those with most test birds
@@ -226,12 +226,12 @@ def coherence(
 def draw(path: Path, model: MultimodalVAE, birds: Birds) -> None:
     """Save the map of latents, coloured by class."""
     n = len(birds.captions)
-    rows = torch.linspace(0, n - 1, min(maps.MAX_DRAWS, n)).long()  # evenly, since birds are sorted by class
+    rows = torch.linspace(0, n - 1, min(MAX_DRAWS, n)).long()  # evenly, since birds are sorted by class
     batch = birds.examples.only(model.modalities)[rows].modalities
     device, classes = model.device, birds.classes[rows // CAPTIONS]
     z = {name: model.posterior({name: x.to(device)}).sample() for name, x in batch.items()}
     commonest = birds.classes.bincount().argsort(descending=True, stable=True)[:CLASSES].tolist()
-    maps.latents(path, model, z, {birds.class_names[c]: classes == c for c in commonest})
+    latent_map(path, model, z, {birds.class_names[c]: classes == c for c in commonest})
 
 
 def report(figures: dict[str, dict], features: str, config: Config, n: int) -> None:

@@ -49,14 +49,14 @@ class Network(TypedDict, total=False):
     accuracy: float
 
 
-class Kept(Struct):
+class NetworkFile(Struct):
     """What a network's file holds."""
 
     about: Network
     state_dict: dict[str, Tensor]
 
 
-class Notes(Struct):
+class FeatureNotes(Struct):
     """What lies beside a split's features, in JSON.
 
     names: md5 of the names of the images.
@@ -69,7 +69,7 @@ class Notes(Struct):
     done: int
 
     @classmethod
-    def of(cls, names: Sequence[str], network: Network) -> "Notes":
+    def of(cls, names: Sequence[str], network: Network) -> "FeatureNotes":
         """The notes of the features of named images."""
         return cls(md5_of_lines(names), network, len(names))
 
@@ -92,7 +92,7 @@ def load_features(birds: BirdFiles, split: str, cache_dir: Path) -> Tensor:
     same = notes.network == read_notes(cache_dir, SPLITS[0]).network
     require(same, f"{path} was made by another network than the features of training images: {remedy_for(cache_dir)}")
     features = arrays.mapped(path, ("<f4",), remedy_for(cache_dir))
-    same = notes == Notes.of(birds.names[split], notes.network) and features.shape == (notes.done, N_FEATURES)
+    same = notes == FeatureNotes.of(birds.names[split], notes.network) and features.shape == (notes.done, N_FEATURES)
     require(same, f"{path} holds features of other images than {birds.folder}: {remedy_for(cache_dir)}")
     features = torch.from_numpy(features)
     n_broken = int((~features.isfinite().all(dim=1)).sum())
@@ -147,15 +147,15 @@ def file_name(split: str) -> str:
     return f"features_{split}.npy"
 
 
-def read_notes(cache_dir: Path, split: str) -> Notes:
+def read_notes(cache_dir: Path, split: str) -> FeatureNotes:
     """What the .json file beside a split's features says."""
     path = (cache_dir / file_name(split)).with_suffix(".json")
-    return read_json(path, Notes, MAKE_THEM if not path.exists() else remedy_for(cache_dir))
+    return read_json(path, FeatureNotes, MAKE_THEM if not path.exists() else remedy_for(cache_dir))
 
 
-def read_network(path: Path, remedy: str) -> Kept:
+def read_network(path: Path, remedy: str) -> NetworkFile:
     """Read and check a network's file."""
-    return tensor_files.load(path, Kept, remedy, remedy)
+    return tensor_files.load(path, NetworkFile, remedy, remedy)
 
 
 def remedy_for(folder: Path) -> str:

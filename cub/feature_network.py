@@ -18,7 +18,8 @@ from common.checkpoints import check_fit
 from common.data import tensor_files
 from common.errors import InputError, brief, require
 from common.io import DAMAGE
-from training.resuming import Count, OptimizerState, restore_optimizer
+from training import optimizers
+from training.optimizers import Count, OptimizerState
 
 N_FEATURES = 2048
 IMAGENET = "https://download.pytorch.org/models/resnet101-63fe2227.pth"
@@ -191,7 +192,7 @@ def train(
         require(kept.about == about, f"{path} belongs to another training run: {remedy}")
         check_fit(kept.state_dict, network, f"{path} holds another network", remedy)
         network.load_state_dict(kept.state_dict)
-        restore_optimizer(path, kept.optimizer, optimizer, {"momentum_buffer"}, remedy)
+        optimizers.restore(path, kept.optimizer, optimizer, {"momentum_buffer"}, remedy)
         done, accuracy = kept.epoch, kept.accuracy
         print(f"resuming after epoch {done}")
     held_out = torch.arange(len(labels)) % HELD_OUT_EVERY == 0

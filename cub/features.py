@@ -26,16 +26,17 @@ from torch import Tensor, nn
 from common import distributed
 from common.data import image_caches, tensor_files
 from common.data.image_caches import Kind, decode
-from common.data.schemas import check
+from common.data.schemas import as_type
 from common.errors import option, require, require_positive, require_seed
+from common.execution import devices
 from common.io import locked, write_atomically
 from cub.feature_files import (
     NETWORK,
     SPLITS,
     Extractor,
-    Kept,
+    FeatureNotes,
     Network,
-    Notes,
+    NetworkFile,
     about,
     file_name,
     md5_of_lines,
@@ -46,7 +47,7 @@ from cub.feature_files import (
 from cub.feature_network import Recipe, extractor, features_of, fingerprint, imagenet, train
 from cub.layouts import BirdFiles, find_birds
 from cub.options import BirdOptions
-from training import devices, run_from_command_line
+from training import run_from_command_line
 
 TRAINING_OPTIONS = ("train_size", "epochs", "batch_size", "lr", "seed", "precision")
 TRAINING = "cub_resnet101_training.pth.tar"
@@ -138,9 +139,9 @@ def _parameters(
     name, remedy = f"--weights {config.weights}", "give another file"
     content = tensor_files.load(config.weights, dict, remedy, remedy)
     if "about" in content:
-        kept = check(content, Kept, name, remedy)
+        kept = as_type(content, NetworkFile, name, remedy)
         return kept.about, kept.state_dict
-    return {"weights": config.weights.name}, check(content, dict[str, Tensor], name, remedy)
+    return {"weights": config.weights.name}, as_type(content, dict[str, Tensor], name, remedy)
 
 
 def _trained(config: Config, birds: BirdFiles, folder: Path, device: torch.device) -> tuple[Network, dict[str, Tensor]]:
@@ -182,7 +183,7 @@ def _extract(birds: BirdFiles, split: str, folder: Path, resnet: Extractor, netw
         network: description of the network.
     """
     path, names = folder / file_name(split), birds.names[split]
-    notes = Notes.of(names, network)
+    notes = FeatureNotes.of(names, network)
     if path.with_suffix(".json").exists():
         same = read_notes(folder, split) == notes
         require(same, f"{path} holds features of other images or of another network: {remedy_for(folder)}")

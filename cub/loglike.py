@@ -18,7 +18,7 @@ from cub.data import CAPTIONS
 from cub.options import about
 from cub.trained_model import TrainedConfig, load_birds, load_trained
 from reports import tables
-from reports.likelihoods import MmvaeLoglikeConfig, evaluate
+from reports.likelihoods import MmvaeLoglikeConfig, mmvae_estimates
 from training import run_from_command_line
 
 
@@ -34,7 +34,7 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     config.check_fits(model)
     birds = load_birds("test", model, vocabulary, config)
     torch.manual_seed(config.seed)
-    values = evaluate(model, birds.examples, **config.sampling, paper=config.paper)
+    values = mmvae_estimates(model, birds.examples, **config.sampling, paper=config.paper)
     facts = about(config) | {"captions each": str(CAPTIONS)}
     n, groups = len(birds.classes), birds.image_of_each_caption
     return tables.report_estimates(values, config, "cub", n, facts, groups=groups)

@@ -11,6 +11,7 @@ repeated: the same command goes on after Ctrl-C, or adds variants and seeds.
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,17 +19,19 @@ from typing import Literal, NamedTuple
 
 import torch
 import tyro
+from matplotlib.figure import Figure
 
 from common import distributed
 from common.checkpoints import load_model
 from common.data.schemas import read_json
 from common.errors import require, require_different, require_positive
+from common.execution import devices
 from common.io import AGAIN, write_atomically
 from mnist import halves, pixels
 from mnist.data import MNIST
 from mnist.parts import commands as parts
 from reports import plots, tables
-from training import devices, options, run_from_command_line, runs
+from training import options, run_from_command_line, runs
 from training.command_line import parse
 from training.parallel import default_jobs, in_parallel, logged
 
@@ -204,8 +207,26 @@ def report(results: list[Result], config: Config) -> None:
     stem = config.save_dir / f"compare_{config.experiment}"
     settings = {"config": options.as_json(config)}
     tables.report_runs(stem, config.experiment, table, settings)
-    plots.intervals(stem.with_suffix(".png"), points, "log p(image), nats", f"{config.experiment}, test images")
+    intervals(stem.with_suffix(".png"), points, "log p(image), nats", f"{config.experiment}, test images")
     print(f"{stem}.md, .json and .png")
+
+
+def intervals(path: Path, rows: Mapping[str, tuple[float, float]], axis: str, title: str = "") -> None:
+    """Save points with horizontal bars, a row each, from the top down.
+
+    Args:
+        rows: {label: (mean, half the length of the bar)}.
+        axis: label of the axis.
+    """
+    figure = Figure(figsize=(7, 0.8 + 0.28 * len(rows)))
+    plot = figure.add_subplot(xlabel=axis, title=title)
+    means, deviations = zip(*rows.values(), strict=True)
+    plot.errorbar(means, range(len(rows)), xerr=deviations, fmt="o", markersize=4, capsize=3)
+    plot.set_yticks(range(len(rows)), list(rows), fontsize=8)
+    plot.invert_yaxis()
+    plot.xaxis.set_major_formatter(plots.plain)
+    plot.grid(alpha=0.3)
+    plots.save(figure, path)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def evaluate(model: MultimodalVAE, examples: Examples, **sampling: float | None)
     """
     likelihoods = partial(two_modalities if "text" in model.modelled else image_alone, **sampling)
     evaluations = [likelihoods, accuracies] if "text" in model.modelled else [likelihoods]
-    return metrics.evaluate(model, examples.only(model.modalities), evaluations, BATCH_SIZE)
+    return metrics.evaluate_examples(model, examples.only(model.modalities), evaluations, BATCH_SIZE)
 
 
 def two_modalities(model: MultimodalVAE, batch: Batch, **sampling: float | None) -> dict[str, Tensor]:

@@ -28,12 +28,13 @@ from common.data import Examples
 from common.data.splits import hold_out
 from common.errors import Diverged, InputError, flag, install, option, require, require_different, require_positive
 from common.estimators import evaluate_batches, log_marginal
+from common.execution import devices
 from common.io import locked
 from mnist import train
 from mnist.data import MNIST, binarised
 from reports import tables
-from training import devices, options, run_from_command_line, runs
-from training.defaults import NOT_OF_THE_RUN
+from training import options, run_from_command_line, runs
+from training.options import NOT_OF_THE_RUN
 from training.parallel import default_jobs, in_parallel, logged
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import torch
 from mnist_svhn.data import load
 from mnist_svhn.options import PairOptions, about, dataset_options
 from reports import tables
-from reports.likelihoods import MmvaeLoglikeConfig, evaluate
+from reports.likelihoods import MmvaeLoglikeConfig, mmvae_estimates
 from training import run_from_command_line, runs
 
 
@@ -33,7 +33,7 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     config.check_fits(model)
     pairs = load("test", config)
     torch.manual_seed(config.seed)
-    values = evaluate(model, pairs, **config.sampling, paper=config.paper)
+    values = mmvae_estimates(model, pairs, **config.sampling, paper=config.paper)
     return tables.report_estimates(values, config, "mnist_svhn", len(pairs), about(config))
 
 

@@ -10,7 +10,7 @@ import msgspec
 from torch import Tensor
 
 from common.data import tensor_files
-from common.data.schemas import check, read_json
+from common.data.schemas import as_type, read_json
 from common.errors import InputError, brief, require
 from common.io import write_atomically
 from multivae_api.config import HINTS, MMVAEConfig, Options
@@ -58,7 +58,7 @@ def read_config(folder: Path) -> MMVAEConfig:
     unknown = set(options) - set(HINTS)
     require(not unknown, brief(f"{path} has the unknown options {', '.join(sorted(unknown))}") + f": {GIVE}")
     require("n_modalities" in options, f"{path} has no n_modalities: {GIVE}")
-    return MMVAEConfig(**check(options, Options, str(path), GIVE))
+    return MMVAEConfig(**as_type(options, Options, str(path), GIVE))
 
 
 def read_parameters(folder: Path) -> dict[str, Tensor]:

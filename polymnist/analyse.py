@@ -21,8 +21,10 @@ from torch import Tensor
 
 from common.data import Examples
 from common.errors import require
+from common.execution import devices
 from common.models import MultimodalVAE
 from polymnist.data import N_CLASSES, SIZE, load
+from polymnist.inception import inception_features
 from polymnist.options import DatasetOptions, about, dataset_options
 from polymnist.sample import IMAGES
 from reports.analysis import AnalysisConfig, Labelled, analyse
@@ -74,7 +76,9 @@ DATA = Labelled(
 
 def main(config: Config) -> dict[str, float]:
     """Analyse a model, see `reports.analysis.analyse`."""
-    return analyse(config, DATA._replace(by_subset=config.by_size, inception=config.inception))
+    config.check()
+    features = config.inception and inception_features(config.inception, devices.select(config.cuda))
+    return analyse(config, DATA._replace(by_subset=config.by_size, inception=features))
 
 
 if __name__ == "__main__":

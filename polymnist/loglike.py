@@ -37,7 +37,7 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     examples = load("test", config).only(model.modalities)
     torch.manual_seed(config.seed)
     evaluations = [partial(joint_and_each, **config.sampling), *of_subsets(config, model)]
-    values = metrics.evaluate(model, examples, evaluations, BATCH_SIZE)
+    values = metrics.evaluate_examples(model, examples, evaluations, BATCH_SIZE)
     return tables.report_estimates(values, config, "polymnist", len(examples), about(config))
 
 

@@ -1,9 +1,8 @@
 """What analyse.py computes in every folder: coherence, what latents hold, KLs, and pictures."""
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -19,28 +18,28 @@ from common.model_data import check_values
 from common.multimodal_vae import MultimodalVAE
 from common.priors import ClusteredPrior
 from common.private_latents import latent_parts
-from reports import sampling, tables, umap
-from reports.clusters import cluster_accuracies, pruned, shared_means
-from reports.frechet import inception_features
-from reports.latents import each_modality, kl_plot, kl_table, most_used
+from reports import sampling, tables
+from reports.latents import (
+    cluster_accuracies,
+    each_modality,
+    kl_plot,
+    kl_table,
+    latent_map,
+    most_used,
+    pruned,
+    require_umap,
+    shared_means,
+)
 from reports.metrics import Judge, cross_coherence, joint_coherence, latent_accuracy, read_right, sampled_latents
 from reports.options import PriorSamplesConfig, ScoresConfig
 from reports.sampling import MAX_FITTED, Shown, gaussian_mixture
-from reports.subsets import (
-    Posteriors,
-    SubsetScores,
-    by_size_table,
-    scores_by_size,
-    scores_by_subset,
-    ssim,
-)
+from reports.subsets import Posteriors, by_size_table, scores_by_size, scores_by_subset, ssim
 from reports.tables import Table, decimals, estimate_table, parameter_table, percent
 from training import runs
 
 MIN_FOR_MAP = 20  # test examples
 ROWS = 12  # latents in the traversals
 COLUMNS = 10  # examples in the picture of cross-generation
-MANY_IMAGES = 10**7  # hours of a CPU
 
 
 @dataclass
@@ -71,7 +70,7 @@ class AnalysisConfig(PriorSamplesConfig, ScoresConfig):
             f"umap.png needs {MIN_FOR_MAP} test examples: raise --limit or --n-test, or give --no-umap",
         )
         if self.umap:
-            umap.require_installed()
+            require_umap()
 
 
 class Labelled(NamedTuple):
@@ -94,7 +93,7 @@ class Labelled(NamedTuple):
     given_all: whether to measure q(z|X): reconstructions of the images shown, and clusters of its means.
     by_subset: whether to score what is generated given each subset of the modalities
         (`reports.subsets`); needs given_all.
-    inception: file of Inception-v3's weights, for FID by size; None leaves FID out.
+    inception: images (N, 3, H, W) -> features (N, F), for FID by size; None leaves FID out.
     must_match: config -> options that the model must have been trained with, {name: value}.
     samplers: model, training and test examples -> further sources of `reports.metrics.cross_coherence`.
     """
@@ -115,7 +114,7 @@ class Labelled(NamedTuple):
     about: Callable[[Any], dict[str, str]] = lambda config: {}
     given_all: bool = False
     by_subset: bool = False
-    inception: Path | None = None
+    inception: Callable[[Tensor], Tensor] | None = None
     must_match: Callable[[Any], dict[str, Any]] = lambda config: {}
     samplers: Callable[[MultimodalVAE, Examples, Examples], dict[str, Callable[[Batch], Tensor]]] = lambda *_: {}
 
@@ -148,8 +147,11 @@ def analyse(config: AnalysisConfig, data: Labelled) -> dict[str, float]:
 class Analysis:
     """A model, the labelled examples that it is scored on, and their judges; random draws begin at config.seed.
 
-    Examples that lack a modality are left out, `n_incomplete` of the test examples. `generated` are the judges of what
-    the model generates from z alone.
+    Attributes:
+        n_incomplete: test examples that were left out, since they lack a modality.
+        generated: the judges of what the model generates from z alone.
+        z, kls: once `figures` was called, a sample of q(z|x_source) for each test example, {source: (N, D)}, and the
+            KLs of the test examples, {name: (N, D)}.
 
     Raises:
         InputError: a model or data that cannot be used.
@@ -159,7 +161,6 @@ class Analysis:
         self.config, self.data = config, data
         self.model = config.trained_model(data.name)
         device = self.model.device
-        self.inception = inception_features(data.inception, device) if data.inception else None
         splits = {split: data.load(split, config) for split in ("train", "test")}
         splits["test"] = splits["test"].take(slice(config.n_test))
         labels = {split: data.labels(config, split, examples).cpu() for split, examples in splits.items()}
@@ -185,11 +186,7 @@ class Analysis:
         distributed.seed_each_process()
 
     def figures(self, head: str) -> list[Table]:
-        """Compute all scores, save kl.png, and return the tables.
-
-        Args:
-            head: what was scored, the title of the first column.
-        """
+        """Compute all scores, save kl.png, and return the tables; `head` is the title of the first column."""
         config, data, model, labels = self.config, self.data, self.model, self.labels["test"]
         posteriors, priors = (), {}
         if data.given_all:
@@ -211,7 +208,7 @@ class Analysis:
         shown = [estimate_table(shares, (head, "%"), percent, " ".join(filter(None, notes)))]
         similarities = ssim(posteriors[1], data.shown.images) if posteriors else {}
         if data.by_subset:
-            subsets = self._by_subset(*posteriors)
+            subsets = scores_by_subset(*posteriors, self.judges, data.inception)
             of_each = {", ".join(given): scores for given, scores in subsets.items()}  # for the JSON alone
             shown += [by_size_table(scores_by_size(subsets)), Table("by_subset", of_each, (), ())]
         if similarities:
@@ -224,6 +221,7 @@ class Analysis:
         if columns:
             rows = {name: {title: x[i].item() for title, x in columns.items()} for i, name in enumerate(data.names)}
             shown.append(tables.attribute_table(rows, label=data.label))
+        self.kls = kl_plot(self.folder / "kl.png", model, self.test, self.sources)
         nats = tables.summarise({name: kl.sum(dim=1) for name, kl in self.kls.items()})
         return [*shown, kl_table(nats, head), parameter_table(parameter_counts(model), data.name)]
 
@@ -248,31 +246,14 @@ class Analysis:
                 n_samples = self.config.n_samples
                 right[f"coherence, joint{name}"] = joint_coherence(model, n_samples, self.generated, latents)
         of_train, of_test = self.labels["train"].to(model.device), labels.to(model.device)
-        tested = self.z
+        self.z = sampled_latents(model, self.test, self.sources)
         for name, z in sampled_latents(model, self.train, self.sources).items():
             for which, part in latent_parts(model.n_shared).items():
-                pairs = (z[:, part], of_train), (tested[name][:, part], of_test)
+                pairs = (z[:, part], of_train), (self.z[name][:, part], of_test)
                 right[f"latent accuracy{which}, {name}"] = distributed.on_first_process(
                     lambda pairs=pairs: latent_accuracy(*pairs, self.data.n_values).cpu()
                 )
         return right
-
-    def _by_subset(self, train: Posteriors, test: Posteriors) -> dict[tuple[str, ...], SubsetScores]:
-        n_images = 2 ** len(self.model.modalities) * len(self.judges) * len(test.examples)
-        if n_images > MANY_IMAGES and distributed.rank() == 0:
-            remedy = "--n-test N scores fewer examples, --no-by-size leaves it out"
-            print(f"warning: --by-size decodes {n_images:,} images: {remedy}", file=sys.stderr)
-        return scores_by_subset(train, test, self.judges, self.inception)
-
-    @cached_property
-    def z(self) -> dict[str, Tensor]:
-        """A sample of q(z|x_source) for each test example, {source: (N, D)}."""
-        return sampled_latents(self.model, self.test, self.sources)
-
-    @cached_property
-    def kls(self) -> dict[str, Tensor]:
-        """The KLs of the test examples, {name: (N, D)}; saves their picture, kl.png."""
-        return kl_plot(self.folder / "kl.png", self.model, self.test, self.sources)
 
     def draw(self) -> list[Path]:
         """Save cross_generation.png, the traversals and umap.png; returns the files, kl.png first."""
@@ -288,7 +269,7 @@ class Analysis:
                 pictures += sampling.traversals(self.folder / "traversal", self.model, shown, latents)
         if self.config.umap:
             pictures.append(self.folder / "umap.png")
-            umap.latents(pictures[-1], self.model, self.z, self.data.groups(self.labels["test"]))
+            latent_map(pictures[-1], self.model, self.z, self.data.groups(self.labels["test"]))
         return pictures
 
 

@@ -25,7 +25,7 @@ MAX_EPOCHS = 60
 FEATURES_END = -3  # index of a judge's first layer after its features
 
 
-class Kept(msgspec.Struct):
+class NetworkFile(msgspec.Struct):
     """A file of a trained network: what it was made from, and its parameters and buffers."""
 
     made_from: dict[str, Any]
@@ -60,7 +60,7 @@ def cached_network(
 
         def parameters() -> dict[str, Tensor]:
             if cache and cache.exists():
-                stored = load(cache, Kept, AGAIN, AGAIN)
+                stored = load(cache, NetworkFile, AGAIN, AGAIN)
                 changed = [key for key in made_from if stored.made_from.get(key) != made_from[key]]
                 other = f"{cache} is a classifier trained with other data or by another version"
                 require(not changed, f"{other} (other {', '.join(changed)}): {AGAIN}")

@@ -40,7 +40,7 @@ class MmvaeLoglikeConfig(LoglikeConfig):
         require(weighs_all_latents or not self.paper, f"{why}: leave --paper out")
 
 
-def evaluate(
+def mmvae_estimates(
     model: MultimodalVAE, examples: Examples, n_samples: int, tolerance: float | None = None, paper: bool = False
 ) -> dict[str, Tensor]:
     """Every estimate of MMVAE's experiments for every example: {name: (N,)}, nats."""
@@ -48,7 +48,7 @@ def evaluate(
     if paper:
         name = f"log p({','.join(model.modalities)}) weighed as in training, by the paper's estimator"
         evaluations.append(lambda model, batch: {name: weighted_joint(model, batch, n_samples)})
-    return metrics.evaluate(model, examples.only(model.modalities), evaluations, BATCH_SIZE)
+    return metrics.evaluate_examples(model, examples.only(model.modalities), evaluations, BATCH_SIZE)
 
 
 def of_subsets(config: SubsetLikelihoodsConfig, model: MultimodalVAE) -> list[metrics.Evaluation]:

@@ -4,7 +4,6 @@ A function in `EVALUATIONS`, at the end, is a metric of every folder's loglike.p
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from itertools import combinations
 from typing import NamedTuple
 
@@ -41,14 +40,15 @@ class Judge(NamedTuple):
         return {condition for name in self.modalities for condition in model.modality[name].given}
 
 
+def by_rows(n: int, f: Callable[[Tensor], Tensor], desc: str | None = None, unit: str = " examples") -> Tensor:
+    """Apply f to the rows 0 to n - 1, as `common.distributed.map_rows`: indices of rows (B,) -> (B, ...); (n, ...)."""
+    return distributed.map_rows(n, BATCH_SIZE, lambda rows: {"": f(rows)}, desc, unit)[""]
+
+
 @torch.no_grad()
 def read_right(judge: Judge, test: Examples, labels: Tensor) -> Tensor:
     """Whether a judge reads the labels of the test examples themselves: (N, G) bool."""
-
-    def right(rows: Tensor) -> dict[str, Tensor]:
-        return {"right": judge.read(test[rows].modalities).cpu() == labels[rows]}
-
-    return distributed.map_rows(len(test), BATCH_SIZE, right, "test examples")["right"]
+    return by_rows(len(test), lambda rows: judge.read(test[rows].modalities).cpu() == labels[rows], "test examples")
 
 
 @torch.no_grad()
@@ -103,13 +103,14 @@ def joint_coherence(
         latents: what to draw z from in place of the prior.
     """
 
-    def agree(rows: Tensor) -> dict[str, Tensor]:
-        read = [name for judge in judges.values() for name in judge.modalities]
+    read = [name for judge in judges.values() for name in judge.modalities]
+
+    def agree(rows: Tensor) -> Tensor:
         values = model.likelihood.point(model.decode(model.draw_latents(len(rows), latents), read))
         labels = torch.stack([judge.read(values) for judge in judges.values()])  # (judges, B, G)
-        return {"agree": (labels == labels[0]).all(dim=0) & (labels[0] >= 0)}
+        return (labels == labels[0]).all(dim=0) & (labels[0] >= 0)
 
-    return distributed.map_rows(n, BATCH_SIZE, agree, "joint coherence", " draws")["agree"]
+    return by_rows(n, agree, "joint coherence", " draws")
 
 
 @torch.no_grad()
@@ -121,16 +122,10 @@ def sampled_latents(
     Args:
         sources: {name: modalities given}.
     """
-    device = model.device
-    examples = examples.to(device)
-
-    def draw(given: Sequence[str], rows: Tensor) -> dict[str, Tensor]:
-        return {"z": model.posterior(examples[rows], given).sample()}
-
-    latents = {}
+    examples, latents = examples.to(model.device), {}
     for name, given in sources.items():
-        drawn = distributed.map_rows(len(examples), BATCH_SIZE, partial(draw, given), f"latents given {name}")
-        latents[name] = drawn["z"].to(device)
+        z = by_rows(len(examples), lambda rows, x=given: model.posterior(examples[rows], x).sample(), f"z given {name}")
+        latents[name] = z.to(model.device)
     return latents
 
 
@@ -205,7 +200,7 @@ Evaluation = Callable[[nn.Module, Batch], Mapping[str, Tensor]]  # model, B exam
 EVALUATIONS: list[Evaluation] = []
 
 
-def evaluate(
+def evaluate_examples(
     model: nn.Module, examples: Examples, evaluations: Sequence[Evaluation], batch_size: int
 ) -> dict[str, Tensor]:
     """Evaluate a model on examples, a batch at a time: {name: (N, ...)}, on the CPU.

@@ -1,7 +1,7 @@
 """The options that sample.py, loglike.py and analyse.py share: a trained model, and what to make of it."""
 
-import dataclasses
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -11,36 +11,32 @@ from torch.distributions import Distribution
 from common.checkpoints import load_model
 from common.data.batches import Examples
 from common.errors import option, require, require_positive, require_seed
+from common.execution import devices
 from common.io import check_writable, folder_of
 from common.multimodal_vae import MultimodalVAE
 from reports import sampling
-from training import devices
 from training.options import ComputeOptions, DataOptions
 
 
-@dataclasses.dataclass
+@dataclass
 class ModelArgument:
     """The trained model; a class of its own, so that it stays the first argument of all configs."""
 
     model: tyro.conf.Positional[Annotated[Path | None, tyro.conf.arg(metavar="MODEL")]] = None
     """a checkpoint, or a run's folder for its best model. The original authors' files work too"""
-    save_dir: Path | None = dataclasses.field(default=None, kw_only=True)
+    save_dir: Path | None = field(default=None, kw_only=True)
     """the model, in place of MODEL, as in the MMVAE authors' scripts"""
 
     def __post_init__(self) -> None:
         """Move a --save-dir to `model`; raise InputError unless exactly one of the two is given."""
-        require(
-            self.model is not None or self.save_dir is not None,
-            "no model is given: add a checkpoint or a run's folder, as MODEL or as --save-dir DIR",
-        )
-        require(
-            self.model is None or self.save_dir is None,
-            f"{self.model} and --save-dir {self.save_dir} both name a model: give one of them",
-        )
-        self.model, self.save_dir = self.model or self.save_dir, None
+        given = [path for path in (self.model, self.save_dir) if path is not None]
+        none = "no model is given: add a checkpoint or a run's folder, as MODEL or as --save-dir DIR"
+        both = f"{self.model} and --save-dir {self.save_dir} both name a model: give one of them"
+        require(len(given) == 1, both if given else none)
+        (self.model,), self.save_dir = given, None
 
 
-@dataclasses.dataclass
+@dataclass
 class ModelConfig(ComputeOptions, DataOptions, ModelArgument):
     """The options that all sample.py, loglike.py and analyse.py share."""
 
@@ -54,11 +50,11 @@ class ModelConfig(ComputeOptions, DataOptions, ModelArgument):
         return load_model(self.model, experiment).to(devices.select(self.cuda))
 
 
-@dataclasses.dataclass
+@dataclass(kw_only=True)
 class SamplesConfig(ModelConfig):
     """The options of scripts that write pictures or texts."""
 
-    out_dir: Path | None = dataclasses.field(default=None, kw_only=True)
+    out_dir: Path | None = None
     """folder to write to. None: samples/ beside the model"""
 
     @property
@@ -67,7 +63,7 @@ class SamplesConfig(ModelConfig):
         return self.out_dir or folder_of(self.model) / "samples"
 
 
-@dataclasses.dataclass
+@dataclass(kw_only=True)
 class PriorSamplesConfig(SamplesConfig):
     """The options of scripts that draw from the prior.
 
@@ -76,7 +72,7 @@ class PriorSamplesConfig(SamplesConfig):
 
     CONDITIONS: ClassVar[tuple[str, ...]] = ()
 
-    mixture: int = dataclasses.field(default=0, kw_only=True)
+    mixture: int = 0
     """draw z from a mixture of this number of Gaussians, fitted to training latents, in place of the prior"""
 
     def check(self) -> None:
@@ -109,11 +105,11 @@ class PriorSamplesConfig(SamplesConfig):
             require(not is_given, f"{option(in_its_place)} stands in for the prior, and {does_not}")
 
 
-@dataclasses.dataclass
+@dataclass(kw_only=True)
 class ClusterSamplesConfig(PriorSamplesConfig):
     """The options of sample.py in folders whose models include CMVAE."""
 
-    cluster: int | None = dataclasses.field(default=None, kw_only=True)
+    cluster: int | None = None
     """draw z from this cluster of the prior alone, 0 to C - 1 (models of --model cmvae)"""
 
     def check(self) -> None:
@@ -132,11 +128,11 @@ class ClusterSamplesConfig(PriorSamplesConfig):
         return sampling.cluster_of(model.prior, self.cluster)
 
 
-@dataclasses.dataclass
+@dataclass(kw_only=True)
 class ScoresConfig(ModelConfig):
     """The options of scripts that score a model."""
 
-    json: Path | None = dataclasses.field(default=None, kw_only=True)
+    json: Path | None = None
     """also write the figures to this file"""
 
     def check(self) -> None:
@@ -147,7 +143,7 @@ class ScoresConfig(ModelConfig):
             check_writable(self.json)
 
 
-@dataclasses.dataclass
+@dataclass
 class LoglikeConfig(ScoresConfig):
     """The options of all loglike.py."""
 
@@ -169,15 +165,15 @@ class LoglikeConfig(ScoresConfig):
         require_positive(self, "tolerance")
 
 
-@dataclasses.dataclass
+@dataclass(kw_only=True)
 class SubsetLikelihoodsConfig(LoglikeConfig):
     """The options of loglike.py for models with posteriors of many subsets of the modalities."""
 
-    by_size: bool = dataclasses.field(default=False, kw_only=True)
+    by_size: bool = False
     """also estimate log p(x_S) of every subset S of the modalities, and log p(x_T|x_S) of the others T.
     Means over the subsets of a size, each with samples of its q(z|x_S): 2^M - 1 estimates"""
-    target: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
+    target: tuple[str, ...] = ()
     """also estimate log p(TARGET|GIVEN) of these modalities, or without --given log p(TARGET).
     (): with --given, all others"""
-    given: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
+    given: tuple[str, ...] = ()
     """the modalities that --target is given"""

@@ -231,24 +231,6 @@ def logarithmic(axis: Axes, which: Literal["x", "y"], ticks: Sequence[int] = (1,
     axis.tick_params(axis=which, labelsize=8)  # 10,000 beside 20,000
 
 
-def intervals(path: Path, rows: Mapping[str, tuple[float, float]], axis: str, title: str = "") -> None:
-    """Save points with horizontal bars, a row each, from the top down.
-
-    Args:
-        rows: {label: (mean, half the length of the bar)}.
-        axis: label of the axis.
-    """
-    figure = Figure(figsize=(7, 0.8 + 0.28 * len(rows)))
-    plot = figure.add_subplot(xlabel=axis, title=title)
-    means, deviations = zip(*rows.values(), strict=True)
-    plot.errorbar(means, range(len(rows)), xerr=deviations, fmt="o", markersize=4, capsize=3)
-    plot.set_yticks(range(len(rows)), list(rows), fontsize=8)
-    plot.invert_yaxis()
-    plot.xaxis.set_major_formatter(plain)
-    plot.grid(alpha=0.3)
-    save(figure, path)
-
-
 def boxes(path: Path, values: Mapping[str, Tensor], axes: tuple[str, str], names: Sequence[int | str]) -> None:
     """Save box plots of the columns of each (N, D); whiskers reach from the 5th to the 95th percentile.
 

@@ -19,7 +19,7 @@ from common.errors import InputError, require
 from common.io import write_atomically
 from common.multimodal_vae import MultimodalVAE
 from reports import plots
-from reports.metrics import BATCH_SIZE
+from reports.metrics import by_rows
 
 COLUMNS = 8  # images in a row
 STEPS = 9  # pictures along a latent
@@ -234,16 +234,12 @@ def gaussian_mixture(model: MultimodalVAE, train: Examples, n_components: int) -
     Raises:
         InputError: fewer examples than components, or than two.
     """
-    device = model.device
     n = min(len(train), MAX_FITTED)
-    few = train.only(model.modalities).take(torch.linspace(0, len(train) - 1, n).long()).to(device)
+    few = train.only(model.modalities).take(torch.linspace(0, len(train) - 1, n).long()).to(model.device)
     needed = max(2, n_components)
     require(needed <= len(few), f"--mixture {n_components} needs {needed} training examples or more (got {len(few)})")
 
-    def draw(rows: Tensor) -> dict[str, Tensor]:
-        return {"z": model.posterior(few[rows]).sample()}
-
-    z = distributed.map_rows(len(few), BATCH_SIZE, draw, "latents for the mixture")["z"].double()
+    z = by_rows(len(few), lambda rows: model.posterior(few[rows]).sample(), "latents for the mixture").double()
     seed = int(torch.randint(2**31, ()))
 
     def fit() -> tuple[Tensor, ...]:
@@ -251,7 +247,7 @@ def gaussian_mixture(model: MultimodalVAE, train: Examples, n_components: int) -
         weights, means, covariances = map(torch.from_numpy, (fitted.weights_, fitted.means_, fitted.covariances_))
         return weights, means, torch.linalg.cholesky(covariances)
 
-    weights, means, scale_tril = (x.to(device, torch.float32) for x in distributed.on_first_process(fit))
+    weights, means, scale_tril = (x.to(model.device, torch.float32) for x in distributed.on_first_process(fit))
     return MixtureSameFamily(Categorical(weights), MultivariateNormal(means, scale_tril=scale_tril))
 
 

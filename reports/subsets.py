@@ -1,6 +1,7 @@
 """What a model makes of each subset of its modalities: coherence, distances to test images, classes in latents."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from statistics import fmean, pstdev
 from typing import NamedTuple
 
@@ -14,8 +15,7 @@ from common.errors import require
 from common.multimodal_vae import MultimodalVAE
 from common.private_latents import latent_parts
 from common.subsets import named_subsets
-from reports.frechet import Moments, frechet_distance, moments
-from reports.metrics import BATCH_SIZE, Judge
+from reports.metrics import BATCH_SIZE, Judge, by_rows
 from reports.tables import Table, percent
 
 Inception = Callable[[Tensor], Tensor]  # images (N, 3, H, W) -> features (N, F)
@@ -48,7 +48,7 @@ class Posteriors(NamedTuple):
     def points(self, given: Sequence[str], n: int | None = None) -> Tensor:
         """The points of the first n examples, by default all, (N, D), on the CPU."""
         n = min(len(self.examples), n or len(self.examples))
-        return distributed.map_rows(n, BATCH_SIZE, lambda rows: {"z": self.point(rows, given).cpu()})["z"]
+        return by_rows(n, lambda rows: self.point(rows, given).cpu())
 
 
 @torch.no_grad()
@@ -85,76 +85,81 @@ def ssim(test: Posteriors, images: Sequence[str]) -> dict[str, Tensor]:
     return distributed.map_rows(len(test.examples), BATCH_SIZE, scored, "SSIM")
 
 
+class Moments(NamedTuple):
+    """The mean (F,) of features, and a root R (min(N, F), F) of their covariance R^T R, in float64."""
+
+    mean: Tensor
+    root: Tensor
+
+
+def moments(features: Tensor) -> Moments:
+    """The moments of features (N, F).
+
+    Raises:
+        InputError: fewer than two examples, or features that are not finite.
+    """
+    require(len(features) > 1, "a Frechet distance needs two examples or more: raise --limit or --n-test")
+    require(bool(features.isfinite().all()), "features are not finite: check the model's weights and the judge's")
+    mean = features.double().mean(dim=0)
+    return Moments(mean, torch.linalg.qr((features - mean) / (len(features) - 1) ** 0.5, mode="r").R)
+
+
+def frechet_distance(x: Moments, y: Moments) -> float:
+    r"""The Frechet distance between Gaussians with these moments (Heusel et al. 2017, arXiv 1706.08500).
+
+    .. math:: |\mu_x - \mu_y|^2 + Tr \big( \Sigma_x + \Sigma_y - 2 (\Sigma_x \Sigma_y)^{1/2} \big)
+
+    With roots of the covariances, the last trace is the sum of the singular values of :math:`R_x R_y^T`. It is called
+    FID only for the features of Inception-v3.
+    """
+    cross = torch.linalg.matrix_norm(x.root @ y.root.T, "nuc")
+    distance = (x.mean - y.mean).square().sum() + x.root.square().sum() + y.root.square().sum() - 2 * cross
+    return distance.clamp(min=0).item()
+
+
+@torch.no_grad()
 def scores_by_subset(
     train: Posteriors, test: Posteriors, judges: Mapping[str, Judge], inception: Inception | None = None
 ) -> dict[tuple[str, ...], SubsetScores]:
-    """Scores given every subset of the modalities, by their names; () is the prior.
+    """Scores given every subset S of the modalities, by their names; () is the prior.
 
-    They are `scores_given` of the targets, and `linear_accuracies` of the latents.
+    From one z ~ q(z|x_S) of each test example a target is decoded. Its scores are "coherence" and "macro", shares in
+    [0, 1] that the prior lacks, "FD", the Frechet distance of the judge's features, and "FID", that of Inception's. The
+    latents have `linear_accuracies`.
 
     Args:
         judges: by the modality that they judge, others are not scored; those without `features` have no distances.
-        inception: images -> features, see `reports.frechet.inception_features`; None leaves "FID" out.
+        inception: images -> features, such as `polymnist.inception`'s; None leaves "FID" out.
     """
+    model, labels, n = test.model, test.labels[:, 0], len(test.examples)
     compared = {target: judge.features for target, judge in judges.items() if judge.features is not None}
 
     def features(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         found = {f"FD {target}": of_judge(values).cpu() for target, of_judge in compared.items()}
         return found | ({f"FID {target}": inception(values[target]).cpu() for target in compared} if inception else {})
 
-    @torch.no_grad()
-    def of_test(rows: Tensor) -> dict[str, Tensor]:
-        return features(test.examples[rows].modalities)
-
-    seen = distributed.map_rows(len(test.examples), BATCH_SIZE, of_test, "features")
-    reference = {name: moments(x) for name, x in seen.items()}
-    prior, _ = scores_given(test, judges, features, reference, ())
-    subsets = {(): {"targets": prior, "latents": {}}}
-    for given in named_subsets(test.model.modalities):
-        targets, points = scores_given(test, judges, features, reference, given)
-        subsets[given] = {"targets": targets, "latents": linear_accuracies(train, test, given, points)}
-    return subsets
-
-
-@torch.no_grad()
-def scores_given(
-    test: Posteriors,
-    judges: Mapping[str, Judge],
-    features: Callable[[Mapping[str, Tensor]], dict[str, Tensor]],
-    reference: Mapping[str, Moments],
-    given: Sequence[str],
-) -> tuple[dict[str, dict[str, float]], Tensor]:
-    """Score what is decoded from one z ~ q(z|x_given) for each of N test examples.
-
-    Args:
-        judges: by the name of the target.
-        features: {modality: values} -> what is compared, {"FD TARGET", "FID TARGET": (N, F)}.
-        reference: the moments of the test examples' features.
-        given: the modalities. Without any, z comes from the prior, and there is no coherence.
-
-    Returns:
-        {target: {"coherence", "macro" (shares in [0, 1]), "FD" (Frechet distance of the judge's features), "FID" (that
-        of Inception's, if given)}}, and the points of q(z|x_given), (N, D).
-    """
-    model, labels = test.model, test.labels[:, 0]
-
-    def scored(rows: Tensor) -> dict[str, Tensor]:
+    def decoded(given: Sequence[str], rows: Tensor) -> dict[str, Tensor]:
         q = model.posterior(test.examples[rows], given)
         z, point = q.sample_and_point() if given else (q.sample(), q.point)
         values = model.likelihood.point(model.decode(z))
         right = {f"right {name}": judge.read(values)[:, 0].cpu() == labels[rows] for name, judge in judges.items()}
         return right | features(values) | {"point": point.cpu()}
 
-    columns = distributed.map_rows(len(test.examples), BATCH_SIZE, scored, f"given {', '.join(given) or 'nothing'}")
-    scores = {target: {} for target in judges}
-    for target in judges if given else ():
-        right = columns[f"right {target}"].double()
-        by_class = [right[labels == c].mean() for c in labels.unique()]
-        scores[target] = {"coherence": right.mean().item(), "macro": torch.stack(by_class).mean().item()}
-    for name, of_test in reference.items():
-        kind, target = name.split(" ", 1)
-        scores[target][kind] = frechet_distance(moments(columns[name]), of_test)
-    return scores, columns["point"]
+    seen = distributed.map_rows(n, BATCH_SIZE, lambda rows: features(test.examples[rows].modalities), "features")
+    reference, subsets = {name: moments(x) for name, x in seen.items()}, {}
+    for given in ((), *named_subsets(model.modalities)):
+        columns = distributed.map_rows(n, BATCH_SIZE, partial(decoded, given), f"given {', '.join(given) or 'nothing'}")
+        targets = {target: {} for target in judges}
+        for target in judges if given else ():
+            right = columns[f"right {target}"].double()
+            by_class = [right[labels == c].mean() for c in labels.unique()]
+            targets[target] = {"coherence": right.mean().item(), "macro": torch.stack(by_class).mean().item()}
+        for name, of_test in reference.items():
+            kind, target = name.split(" ", 1)
+            targets[target][kind] = frechet_distance(moments(columns[name]), of_test)
+        latents = linear_accuracies(train, test, given, columns["point"]) if given else {}
+        subsets[given] = {"targets": targets, "latents": latents}
+    return subsets
 
 
 def linear_accuracies(train: Posteriors, test: Posteriors, given: Sequence[str], points: Tensor) -> dict[str, float]:

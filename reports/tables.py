@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import msgspec
@@ -48,13 +49,9 @@ class Table:
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table of texts in Markdown."""
-    lines = [f"| {' | '.join(map(cell, cells))} |" for cells in (head, *rows)]
+    escaped = [[text.replace("|", r"\|") for text in cells] for cells in (head, *rows)]
+    lines = [f"| {' | '.join(cells)} |" for cells in escaped]
     return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
-
-
-def cell(text: str) -> str:
-    """A text as it stands in a cell of a table in Markdown."""
-    return text.replace("|", r"\|")
 
 
 def report(
@@ -120,13 +117,7 @@ def summarise(values: Mapping[str, Tensor], groups: Tensor | None = None) -> Est
 def estimate_table(
     estimates: Estimates, head: tuple[str, str], shown: Callable[[float | None], str], notes: str = ""
 ) -> Table:
-    """The table of means and their standard errors.
-
-    Args:
-        head: the titles of the names and of the means.
-        shown: a value, None if it is undefined -> its text.
-        notes: below the table.
-    """
+    """The table of means and standard errors, each as `shown`; `head` has the titles of the names and of the means."""
     rows = [(name, shown(x["mean"]), shown(x["stderr"])) for name, x in estimates.items()]
     return Table("estimates", estimates, (*head, "standard error"), rows, notes=notes)
 
@@ -143,7 +134,7 @@ def report_estimates(
     """Report means and standard errors over the examples, and beside an estimate the means of its qualities.
 
     Args:
-        values: {name: (N,)}, such as `reports.metrics.evaluate` returns; accuracies in [0, 1], shown in %.
+        values: {name: (N,)}, such as `reports.metrics.evaluate_examples` returns; accuracies in [0, 1], shown in %.
         about: facts about the data for the table and the JSON, {name: value}.
         more: other tables, which follow.
         groups: of examples that depend on each other, see `summarise`.
@@ -224,9 +215,8 @@ def notes_on(shares: Estimates, n_train: int, n_incomplete: int) -> list[str]:
 
 def parameter_table(n_parameters: Mapping[str, int], experiment: str) -> Table:
     """The table of the networks' numbers of parameters."""
-    return Table(
-        "parameters", n_parameters, (experiment, "parameters"), [(name, f"{n:,}") for name, n in n_parameters.items()]
-    )
+    rows = [(name, f"{n:,}") for name, n in n_parameters.items()]
+    return Table("parameters", n_parameters, (experiment, "parameters"), rows)
 
 
 def attribute_table(attributes: dict[str, dict[str, float | None]], label: str = "attribute") -> Table:
@@ -235,11 +225,10 @@ def attribute_table(attributes: dict[str, dict[str, float | None]], label: str =
     Args:
         label: what the rows are, the first column's title.
     """
-    columns = list(next(iter(attributes.values())))
-    means = {}
+    columns, means = list(next(iter(attributes.values()))), {}
     for column in columns:
         known = [row[column] for row in attributes.values() if row[column] is not None]
-        means[column] = sum(known) / len(known) if known else None
+        means[column] = fmean(known) if known else None
     rows = [(name, *map(percent, row.values())) for name, row in (attributes | {"mean": means}).items()]
     return Table("attributes", attributes, (f"{label}, %", *columns), rows)
 

@@ -13,8 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from reports import plots
 
-STYLES = {"train": "-", "valid": "--"}
-FILLS = {"train": "full", "valid": "none"}  # of the marker of a single epoch
+STYLES = {"train": {"linestyle": "-"}, "valid": {"linestyle": "--", "fillstyle": "none"}}  # fill: of a single epoch
 MAX_NAMED = 8  # posteriors in the legend; if there are more, those of single modalities share a colour and an entry
 LONGEST = 24  # characters of the modalities that a posterior is named by
 SINGLE = "q(z|one modality)"
@@ -56,10 +55,8 @@ def loss_curves(path: Path, metrics: Sequence[dict]) -> None:
     figure.supxlabel("epoch", fontsize=9)
     figure.supylabel("nats per example", fontsize=9)
     splits = {"train": "training", "valid": "validation"} if any("valid" in line for line in metrics) else {}
-    keys = [
-        Line2D([], [], color="0.2", linestyle=STYLES[split], label=name, **({} if len(metrics) > 1 else _point(split)))
-        for split, name in splits.items()
-    ]
+    marker = "o" if len(metrics) == 1 else None
+    keys = [Line2D([], [], color="0.2", marker=marker, label=name, **STYLES[split]) for split, name in splits.items()]
     keys += [Line2D([], [], color=colours[label], linewidth=3, label=label) for label in labels]
     if keys:
         figure.legend(handles=keys, loc="outside upper center", ncols=min(len(keys), 6), fontsize=9, frameon=False)
@@ -92,8 +89,8 @@ def _title(quantity: str, subsets: Sequence[str], names: Mapping[str, str]) -> s
 def _draw(axis: Axes, curves: Sequence[tuple[str, str, list[tuple[int, float]]]]) -> None:
     """Draw curves (split, colour, [(epoch, value)]), and write what the limits of the panel leave out."""
     for split, colour, points in curves:
-        marker = _point(split) if len(points) == 1 else {}
-        axis.plot(*zip(*points, strict=True), STYLES[split], color=colour, linewidth=1, **marker)
+        marker = "o" if len(points) == 1 else None
+        axis.plot(*zip(*points, strict=True), color=colour, linewidth=1, marker=marker, markersize=5, **STYLES[split])
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
     axis.yaxis.set_major_formatter(plots.plain)
     axis.tick_params(labelsize=8)
@@ -116,8 +113,3 @@ def _draw(axis: Axes, curves: Sequence[tuple[str, str, list[tuple[int, float]]]]
             ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
             place = {"ha": "right", "va": side, "transform": axis.transAxes}
             axis.text(0.97, y, text, fontsize=7, color="0.4", bbox=ground, **place)
-
-
-def _point(split: str) -> dict[str, object]:
-    """The marker of a curve of a single epoch."""
-    return {"marker": "o", "markersize": 5, "fillstyle": FILLS[split]}

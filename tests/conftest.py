@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 
 import celeba.data
+from common.execution import devices
 from reports import plots, training_curves
 from tests.reference import fill
-from training import devices
 
 pytest.register_assert_rewrite("tests.helpers")
 

@@ -14,11 +14,11 @@ from typing import Annotated, Any
 
 import tyro
 
-from common.checkpoints import BEST, EXPERIMENTS, OPTIONS, PUBLISHED, Saved, load
+from common.checkpoints import BEST, EXPERIMENTS, OPTIONS, PUBLISHED, ModelCheckpoint, load
 from common.errors import InputError, brief, install, require
 from common.io import folder_of, write_atomically
 from training.command_line import run_from_command_line
-from training.defaults import NOT_OF_THE_RUN
+from training.options import NOT_OF_THE_RUN
 from training.runs import Epoch, read_metrics
 
 CARD = "README.md"
@@ -61,7 +61,7 @@ def write(model: Path, folder: Path) -> None:
     require(not existing, f"{folder} holds {', '.join(existing)} already: choose another folder")
     path = model / BEST if model.is_dir() else model
     checkpoint = load(path)
-    saved = load(path, Saved)
+    saved = load(path, ModelCheckpoint)
     options = {name: value for name, value in saved.config.items() if name not in NOT_OF_THE_RUN}
     about = {"format": saved.format, "experiment": saved.experiment, "config": options}
     about |= {name: checkpoint[name] for name in ("commit", "versions", "epoch") if name in checkpoint}

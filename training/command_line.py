@@ -16,8 +16,7 @@ import tyro
 
 from common import distributed
 from common.errors import InputError, brief, flag, flags, option, require
-from training.defaults import default_of, resumed, underived
-from training.options import RunConfig
+from training.options import RunConfig, default_of, resumed, underived
 
 LARGEST = 2**32  # whole numbers must be smaller: so is every seed, and every size that memory holds
 MEMORY_RAN_OUT = ("can't allocate memory", "not enough memory", "out of memory", "calculation overflowed")
@@ -105,13 +104,7 @@ def parse(
     paper: RunConfig | None = None,
     demo: RunConfig | None = None,
 ) -> Any:  # noqa: ANN401
-    """Read a config from the command line; --help prints the description, then the options.
-
-    Args:
-        config: a dataclass, or a union of dataclasses, one for each command.
-        args: by default those of the program.
-        paper, demo: the defaults with --settings paper and with --demo.
-    """
+    """Read a config from the command line, see `run_from_command_line`; --help prints the description first."""
     args = sys.argv[1:] if args is None else [*args]
     if {"-h", "--help"} & set(args):
         _print_description(description, paper, demo)
@@ -132,11 +125,7 @@ def parse(
 
 
 def _read(config: Any, args: Sequence[str], default: RunConfig | None = None) -> Any:  # noqa: ANN401
-    """What tyro reads. An option that may be None has a placeholder, or flags, as if it may not.
-
-    Raises:
-        InputError: what tyro says in a box, in one line.
-    """
+    """What tyro reads; its box of an error becomes an InputError of one line. Help leaves out that None is allowed."""
     options, printed = {} if default is None else {"default": default}, io.StringIO()
     try:
         with contextlib.redirect_stderr(printed):

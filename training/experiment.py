@@ -13,15 +13,15 @@ from common.checkpoints.experiment_modules import EXPERIMENTS
 from common.data.batches import Examples
 from common.data.splits import hold_out, unpair
 from common.errors import require
+from common.execution import devices
 from common.model_data import check_present, modelled
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Objective
 from common.objectives.registry import make_objective
-from training import devices, trackers
-from training.defaults import taken_up
+from training import trackers
 from training.loop import Trainer
 from training.model_options import ObjectiveOptions
-from training.options import RunConfig, as_json
+from training.options import RunConfig, as_json, taken_up
 from training.runs import Callback, Run
 
 Split = Any  # what `load` returns: Examples, or what an experiment makes them from

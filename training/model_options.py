@@ -1,8 +1,8 @@
 """The options that choose a model and its objective, which the experiments' Configs share."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -11,31 +11,41 @@ from common.models.choices import MODELS, PAIR_MODELS, Model
 from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS, check_fusion
 from common.objectives.registry import OBJECTIVES, check_objective, with_default
-from training.options import choice
 
 DEFAULT_OBJECTIVE = "objective to maximise. None: the model's own, else the first of these that exists for it"
-GRADIENTS = Literal["exact", "stop-all", "published"]
+
+
+def choice(names: Iterable[str], text: str, known: Mapping[str, Any], or_none: bool = False) -> Any:  # noqa: ANN401 (a type)
+    """The type of an option that is one of the names; its help has a line for each.
+
+    Args:
+        known: {name: a record with its summary}; other names have no line.
+        or_none: whether None is allowed too.
+    """
+    lines = [text, *(f"{name}: {known[name].summary}" for name in names if name in known)]
+    named = Literal[tuple(names)]
+    return Annotated[named | None if or_none else named, tyro.conf.arg(help="\n".join(lines))]
 
 
 def model_option(names: Iterable[str], text: str = "the model") -> Any:  # noqa: ANN401 (a type)
     """The type of an option that names a model."""
-    return choice(Literal[tuple(names)], text, {name: MODELS[name].summary for name in names if name in MODELS})
+    return choice(names, text, MODELS)
 
 
 def fusion_option(names: Iterable[str]) -> Any:  # noqa: ANN401 (a type)
     """The type of an option that names a fusion."""
-    return choice(Literal[tuple(names)], "how the experts are fused", {x: FUSIONS[x].summary for x in names})
+    return choice(names, "how the experts are fused", FUSIONS)
 
 
 def posterior_option(names: Iterable[str], text: str = "family of the experts and the prior") -> Any:  # noqa: ANN401
     """The type of an option that names a posterior family, or is None."""
-    return choice(Literal[tuple(names)] | None, text, {name: FAMILIES[name].summary for name in names})
+    return choice(names, text, FAMILIES, or_none=True)
 
 
 def objective_option(fusions: Iterable[str] = FUSIONS, text: str = DEFAULT_OBJECTIVE) -> Any:  # noqa: ANN401 (a type)
     """The type of an option that names an objective of some fusions, or is None."""
-    known = {name: record.summary for name, record in OBJECTIVES.items() if {*fusions} & {*record.fusions}}
-    return choice(Literal[tuple(known)] | None, text, known)
+    names = [name for name, objective in OBJECTIVES.items() if not {*objective.fusions}.isdisjoint(fusions)]
+    return choice(names, text, OBJECTIVES, or_none=True)
 
 
 PosteriorOption = posterior_option(("gaussian", "laplace", "vmf", "ebm"))
@@ -54,7 +64,7 @@ class ObjectiveOptions:
     None: 30, as in MMVAE's paper; its script has 20"""
     looser: bool | None = None
     """average over a mixture's components outside the logarithm. None: as with --looser, as in MMVAE's paper"""
-    dreg: GRADIENTS | None = None
+    dreg: Literal["exact", "stop-all", "published"] | None = None
     """gradient of --obj dreg. exact: unbiased, for mixtures too; stop-all: the paper's rule;
     published: the rule in the paper's code. None: exact"""
     approx_m: int = 0

@@ -2,28 +2,78 @@
 
 import contextlib
 import json
+import math
 import shlex
 import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
+
+import msgspec
+from torch import Tensor
 
 from common import distributed
-from common.checkpoints import BEST, FORMAT, LAST, load, load_config
+from common.checkpoints import BEST, FORMAT, LAST, load_config
 from common.data import tensor_files
 from common.data.schemas import read_json, read_json_lines
 from common.errors import InputError, flag, flags, require
 from common.io import check_writable, locked, remove_leftovers, write_atomically
-from training.defaults import NOT_OF_THE_RUN, About, taken_up
-from training.options import RunConfig, as_json
+from training.optimizers import Count, OptimizerState
+from training.options import NOT_OF_THE_RUN, ConfigFile, RunConfig, as_json, taken_up
 from training.provenance import provenance
-from training.resuming import REMEDY, Last
 
+REMEDY = "train anew in another --save-dir"  # for a damaged checkpoint
+Finite = Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)]
 METRICS, CURVES = "metrics.jsonl", "loss.png"
 SPEED = {"cuda", "precision"}
 REPORTING = {"log_interval", "track", "analytics", "logp"}
 MAY_CHANGE = SPEED | REPORTING | {"epochs", "patience"}  # by a resumed run; epochs: with a constant learning rate
+
+
+class Progress(msgspec.Struct, kw_only=True):
+    """How far a training has come.
+
+    epoch: epochs that are finished.
+    batch: batches of the next epoch that are finished.
+    sums, n: the bound and its terms in nats, summed over the n examples of these batches.
+    seconds: what these batches took.
+    best, best_epoch: the highest score of an epoch, and that epoch.
+    n_train: training examples.
+    """
+
+    epoch: Count = 0
+    batch: Count = 0
+    sums: dict[str, Finite] = {}
+    n: Count = 0
+    seconds: Finite = 0.0
+    best: float = -math.inf
+    best_epoch: Count = 0
+    n_train: Count
+
+    def end_epoch(self, score: float) -> bool:
+        """Count the epoch under way as finished; whether its score is the best so far, which is then remembered."""
+        self.epoch += 1
+        self.batch, self.sums, self.n, self.seconds = 0, {}, 0, 0.0
+        is_best = score > self.best
+        if is_best:
+            self.best, self.best_epoch = score, self.epoch
+        return is_best
+
+
+class ResumeCheckpoint(Progress):
+    """What training resumes from; command to resumed_from: see `Run.about`.
+
+    rng: the random states of each process, by device.
+    """
+
+    state_dict: dict[str, Tensor]
+    rng: list[dict[str, Tensor]]
+    optimizer: OptimizerState
+    command: str
+    started: str
+    commit: str | None
+    resumed_from: list[dict[str, str | None]]
 
 
 class Epoch(TypedDict):
@@ -81,6 +131,8 @@ class Run(contextlib.ExitStack):
             if self.writes:
                 lock.enter_context(locked(self.dir))
             self.checkpoint = self._last_checkpoint(config)
+            if config.resume and not self.checkpoint:
+                print(f"{self.dir} holds no checkpoint to resume from: a new run starts")
             if self.writes:
                 self._prepare()
             self.about = self._about()
@@ -103,12 +155,14 @@ class Run(contextlib.ExitStack):
             remedy = "free disk space, then --resume"
             raise InputError(f"{self.metrics_file} could not be written ({error.strerror}): {remedy}") from error
 
+    def was_killed_while_drawing(self) -> bool:
+        """Whether the pictures of a run with a last checkpoint are older than it; False if another process draws."""
+        curves, last = self.dir / CURVES, self.dir / LAST
+        return self.writes and (not curves.exists() or curves.stat().st_mtime < last.stat().st_mtime)
+
     def _prepare(self) -> None:
         """Make the folder of pictures, check that the files can be written, and remove what a killed run left."""
-        try:
-            self.samples.mkdir(exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{self.samples} cannot be made ({error.strerror}): choose another --save-dir") from error
+        self.samples.mkdir(exist_ok=True)
         files = [self.dir / name for name in (LAST, BEST, METRICS, CURVES, "config.json")]
         for path in files:
             check_writable(path)
@@ -129,37 +183,23 @@ class Run(contextlib.ExitStack):
             about["resumed_from"] = [*self.checkpoint.resumed_from, earlier]
         return about
 
-    def _last_checkpoint(self, config: RunConfig) -> Last | None:
+    def _last_checkpoint(self, config: RunConfig) -> ResumeCheckpoint | None:
         """The last checkpoint of the run in the save-dir; None if there is none yet."""
-        config_file = self.dir / "config.json"
+        config_file, other = self.dir / "config.json", "choose another --save-dir"
+        found = [name for name in (LAST, BEST) if (self.dir / name).exists()]
         if not config_file.exists():
-            strangers = " and ".join(name for name in (LAST, BEST) if (self.dir / name).exists())
-            require(not strangers, f"{self.dir} holds {strangers} without config.json: choose another --save-dir")
+            require(not found, f"{self.dir} holds {' and '.join(found)} without config.json: {other}")
             return None
-        before = read_json(config_file, About, "choose another --save-dir")
-        require(
-            before.experiment == self.experiment,
-            f"{self.dir} holds a run of {before.experiment[:100]}: choose another --save-dir",
-        )
-        if not (self.dir / LAST).exists():
-            self._remove_lone_best(before.started, config.resume)
-            return None
+        before = read_json(config_file, ConfigFile, other)
+        same = before.experiment == self.experiment
+        require(same, f"{self.dir} holds a run of {before.experiment[:100]}: {other}")
         message = f"{self.dir} holds a run already: --resume continues it, --save-dir DIR starts another"
-        require(config.resume, message)
-        options = taken_up(type(config), before.config, config_file, "choose another --save-dir")
+        require(config.resume or not found, message)
+        if LAST not in found:  # a run that was killed between the two files of its first epoch has only the best model
+            return None
+        options = taken_up(type(config), before.config, config_file, other)
         self._check_options(config, type(config)(**options))
-        return tensor_files.load(self.dir / LAST, Last, REMEDY, REMEDY)
-
-    def _remove_lone_best(self, started: str, resume: bool) -> None:
-        """Remove a best model without a last checkpoint, if it is this run's.
-
-        A run that is killed between the two files of its first epoch leaves it; there is nothing to keep of it.
-        """
-        best = self.dir / BEST
-        if distributed.rank() == 0 and best.exists():
-            same_run = resume and load(best).get("started") == started
-            require(same_run, f"{self.dir} holds {BEST} without {LAST}: choose another --save-dir")
-            best.unlink(missing_ok=True)
+        return tensor_files.load(self.dir / LAST, ResumeCheckpoint, REMEDY, REMEDY)
 
     def _check_options(self, config: RunConfig, before: RunConfig) -> None:
         """Raise InputError if an option that must stay the same differs from the resumed run's."""
@@ -185,3 +225,10 @@ def read_metrics(folder: Path) -> list[Epoch]:
     """
     path = folder / METRICS
     return read_json_lines(path, Epoch, "move it away to go on without its curves") if path.exists() else []
+
+
+def report_epoch(line: Epoch, epochs: int, is_best: bool) -> None:
+    """Print an epoch's metrics."""
+    valid = f"  valid {line['valid']['bound']:.2f}{' *' if is_best else '  '}" if "valid" in line else ""
+    means = f"bound {line['train']['bound']:.2f}{valid}  beta {line['beta']:.2f}"
+    print(f"epoch {line['epoch']}/{epochs}  {means}  {line['examples_per_second']:,.0f} examples/s", flush=True)

@@ -1,9 +1,7 @@
-"""A training step, run operation by operation or captured as a CUDA graph."""
+"""A step of the optimiser on a batch."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -12,10 +10,12 @@ from torch import Tensor, nn
 from common import distributed
 from common.data.batches import Examples
 from common.encoders_decoders import has_batch_norm
-from common.errors import InputError
+from common.errors import Diverged
 from common.objectives.base import Bound, Objective
 
-WARM_UP = 3  # steps that run before one is captured
+DIVERGED = (
+    "checkpoints so far are kept: try a smaller --lr in another --save-dir, or look for extreme values in the data"
+)
 
 
 class Step:
@@ -96,61 +96,13 @@ def total_norm(gradients: Sequence[Tensor]) -> Tensor:
     return torch.stack([x.dot(x) for x in flat]).sum().sqrt()
 
 
-class CapturedStep:
-    """A training step as CUDA graphs, one for each batch size.
-
-    A replay costs one launch; the hundreds of launches of a small model take longer than its arithmetic. The first
-    steps of each batch size run operation by operation, so that libraries and compilers can warm up.
-
-    Args:
-        step: a step for which `capturable` holds.
-    """
-
-    def __init__(self, step: Step) -> None:
-        self.step = partial(step, every_row=True)
-        self.optimizer = step.optimizer
-        self.n_steps = Counter()  # by batch size
-        self.warm_up_stream = torch.cuda.Stream()  # capture requires that warm-up steps run on a side stream
-        self.beta = torch.zeros((), device=next(step.objective.parameters()).device)
-        self.captured: dict[int, tuple[torch.cuda.CUDAGraph, Tensor, tuple[Bound, Tensor]]] = {}
-
-    def __call__(self, examples: Examples, index: Tensor, n: int, beta: float) -> tuple[Bound, Tensor]:
-        """Step like `Step`. The next call overwrites the result; all calls need the examples at the same addresses.
-
-        Raises:
-            InputError: the step cannot be captured.
-        """
-        self.beta.fill_(beta)
-        self.n_steps[n] += 1
-        if self.n_steps[n] <= WARM_UP:
-            self.warm_up_stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self.warm_up_stream):
-                result = self.step(examples, index, n, self.beta)
-            torch.cuda.current_stream().wait_stream(self.warm_up_stream)
-            return result
-        if n not in self.captured:
-            self.captured[n] = self._capture(examples, index.clone())
-        graph, captured_index, result = self.captured[n]
-        captured_index.copy_(index)
-        graph.replay()
-        return result
-
-    def _capture(self, examples: Examples, index: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, tuple[Bound, Tensor]]:
-        groups = self.optimizer.param_groups
-        graph = torch.cuda.CUDAGraph()
-        try:
-            for group in groups:
-                group["capturable"] = True
-            # threads that read a stream's batches go on during the capture
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                result = self.step(examples, index, len(index), self.beta)
-        except RuntimeError as error:
-            cause = str(error).splitlines()[0]
-            raise InputError(
-                f"the training step cannot be captured as a CUDA graph ({cause}): if a network's operations "
-                "change from batch to batch, set `capturable = False` in its objective's class"
-            ) from error
-        finally:
-            for group in groups:
-                group["capturable"] = False  # the checkpoint may be resumed on a CPU
-        return graph, index, result
+def require_finite(model: nn.Module, optimizer: torch.optim.Optimizer, when: str) -> None:
+    """Raise InputError for broken weights, buffers or moments, so that no checkpoint holds them."""
+    moments = {
+        f"the optimiser's {name} of parameter {i}": x
+        for i, state in enumerate(optimizer.state.values())
+        for name, x in state.items()
+    }
+    broken = [name for name, x in (model.state_dict() | moments).items() if not x.isfinite().all()]
+    if broken:
+        raise Diverged(f"weights are not finite {when}: {', '.join(broken[:3])}; {DIVERGED}")

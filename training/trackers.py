@@ -8,10 +8,9 @@ import json
 import os
 import re
 import secrets
-import time
 from collections.abc import Sequence
 from importlib.util import find_spec
-from pathlib import Path
+from textwrap import indent
 
 from common.errors import InputError, brief, require
 from common.io import write_atomically
@@ -22,7 +21,6 @@ PACKAGES = {
     "wandb": ("wandb",),
     "mlflow": ("mlflow", "sqlalchemy", "alembic"),  # mlflow-skinny lacks the last two, which SQLite needs
 }
-ENDS = {type(None): "FINISHED", KeyboardInterrupt: "KILLED"}  # MLflow's words
 
 
 def check_installed(names: Sequence[str]) -> None:
@@ -46,17 +44,16 @@ def start(names: Sequence[str], run: Run) -> list[Callback]:
 
 def figures(line: Epoch) -> dict[str, float]:
     """An epoch's metrics by name, such as "valid/bound" or "lr"."""
-    splits = {split: values for split, values in line.items() if isinstance(values, dict)}
-    single = {name: value for name, value in line.items() if name not in ("epoch", *splits)}
-    return single | {f"{split}/{name}": value for split, values in splits.items() for name, value in values.items()}
+    single = {name: x for name, x in line.items() if name not in ("epoch", "train", "valid")}
+    return single | {f"{split}/{name}": x for split in ("train", "valid") for name, x in line.get(split, {}).items()}
 
 
 def _tensorboard(run: Run) -> Callback:
     from torch.utils.tensorboard import SummaryWriter
 
     writer = run.enter_context(SummaryWriter(run.dir / "tensorboard"))
-    text = json.dumps(run.config, indent=4)
-    writer.add_text("config", f"    {text.replace(chr(10), chr(10) + '    ')}", len(run.metrics))  # indented: verbatim
+    verbatim = indent(json.dumps(run.config, indent=4), "    ")  # in Markdown
+    writer.add_text("config", verbatim, len(run.metrics))
 
     def log(run: Run, line: Epoch) -> None:
         for name, value in figures(line).items():
@@ -71,9 +68,10 @@ def _wandb(run: Run) -> Callback:
 
     identity = run.dir / "wandb" / "run_id"
     if not identity.exists():
-        _keep(identity, secrets.token_hex(4))
-    mode = os.environ.get("WANDB_MODE", "offline")
+        identity.parent.mkdir(exist_ok=True)
+        write_atomically(identity, secrets.token_hex(4).encode())
     names = {"project": run.experiment, "name": run.dir.name, "id": identity.read_text()}
+    mode = os.environ.get("WANDB_MODE", "offline")
     try:
         tracked = wandb.init(**names, dir=run.dir, resume="allow", mode=mode, config=run.config)
     except wandb.errors.Error as error:
@@ -84,35 +82,24 @@ def _wandb(run: Run) -> Callback:
 
 def _mlflow(run: Run) -> Callback:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it would look for a network
-    from mlflow import MlflowClient, MlflowException
-    from mlflow.entities import Metric, Param
+    import mlflow
 
     folder = run.dir.resolve() / "mlflow"
     folder.mkdir(exist_ok=True)
+    identity = folder / "run_id"
+    known = identity.read_text() if identity.exists() else None
     try:
-        client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}"))
-        identity = folder / "run_id"
-        if not identity.exists():
-            existing = client.get_experiment_by_name(run.experiment)
-            experiment = existing.experiment_id if existing else client.create_experiment(run.experiment)
-            _keep(identity, client.create_run(experiment, run_name=run.dir.name).info.run_id)
-            params = [Param(name, str(value)[:500]) for name, value in run.config.items()]  # longer ones are refused
-            client.log_batch(identity.read_text(), params=params)
-        key = identity.read_text()
-        client.update_run(key, status="RUNNING")
-    except MlflowException as error:
+        mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}"))
+        mlflow.set_experiment(run.experiment)
+        tracked = run.enter_context(mlflow.start_run(known, run_name=run.dir.name))
+        if not known:
+            mlflow.log_params({name: str(value)[:500] for name, value in run.config.items()})  # longer ones are refused
+            write_atomically(identity, tracked.info.run_id.encode())
+    except mlflow.MlflowException as error:
         raise InputError(f"--track mlflow: {brief(error)}") from error
-    run.push(lambda kind, *_: client.set_terminated(key, ENDS.get(kind or type(None), "FAILED")))
 
     def log(run: Run, line: Epoch) -> None:
-        now, epoch = int(1000 * time.time()), line["epoch"]
         allowed = {re.sub(r"[^\w.\- :/]", "_", name): value for name, value in figures(line).items()}
-        client.log_batch(key, [Metric(name, value, now, epoch) for name, value in allowed.items()])
+        mlflow.log_metrics(allowed, step=line["epoch"])
 
     return log
-
-
-def _keep(path: Path, identity: str) -> None:
-    """Keep a tracker's name of the run, by which a resumed run finds it."""
-    path.parent.mkdir(exist_ok=True)
-    write_atomically(path, identity.encode())

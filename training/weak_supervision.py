@@ -21,10 +21,11 @@ from common.data.batches import Examples
 from common.data.schemas import read_json
 from common.data.splits import draw_paired
 from common.errors import require, require_different, require_positive
+from common.execution import devices
 from common.io import AGAIN, write_atomically
 from common.models import choices
 from reports import plots, tables
-from training import devices, options
+from training import options
 from training.experiment import Experiment, run
 from training.options import RunConfig
 from training.parallel import default_jobs, in_parallel, logged
@@ -33,23 +34,18 @@ AT_ONCE = 500  # images
 UNPAIRED = tuple(name for name in choices.PAIR_MODELS if choices.MODELS[name].unpaired)
 
 
-def accuracy(predicted: Tensor, labels: Tensor) -> float:
-    """The share of right labels, both (N, G)."""
-    return (predicted == labels).double().mean().item()
-
-
 class Task(NamedTuple):
     """What is inferred from the image.
 
     label: the modality, whose values (N,) or (N, G) are G labels from 0 to n_values - 1.
     n_values: number of values of a label.
-    score: predicted labels (N, G), true ones (N, G) -> their agreement in [0, 1].
+    score: predicted labels (N, G), true ones (N, G) -> their agreement in [0, 1]; by default the accuracy.
     score_name: the score's name, on the plot's axis.
     """
 
     label: str
     n_values: int
-    score: Callable[[Tensor, Tensor], float] = accuracy
+    score: Callable[[Tensor, Tensor], float] = lambda predicted, labels: (predicted == labels).double().mean().item()
     score_name: str = "accuracy of the label from the image"
 
     def labels(self, examples: Examples) -> Tensor:
@@ -128,15 +124,10 @@ def train_all(config: Any, experiment: Callable[[], Experiment], task: Task) -> 
     for fraction in config.fractions:
         require(round(fraction * n) > 0, f"--fractions {fraction} of {n} images leaves no pair: use a larger fraction")
     jobs = config.jobs or default_jobs(config.cuda)
-    work = partial(run_one, experiment=experiment, task=task, steps=config.classifier_steps)
-    todo, results = config.runs(), []
-    with distributed.progress(total=len(todo), unit=" runs") as bar:
-        for result in in_parallel(work, todo, jobs):
-            results.append(result)
-            bar.set_postfix(paired=result.n_paired, model=f"{result.model:.3f}")
-            bar.update()
-    report(sorted(results), config, experiment().name, task)
-    return sorted(results)
+    work, todo = partial(run_one, experiment=experiment, task=task, steps=config.classifier_steps), config.runs()
+    results = sorted(distributed.progress(in_parallel(work, todo, jobs), total=len(todo), unit=" runs"))
+    report(results, config, experiment().name, task)
+    return results
 
 
 def run_one(config: RunConfig, experiment: Callable[[], Experiment], task: Task, steps: int) -> Result:

@@ -38,7 +38,7 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     examples = load("test", config)
     torch.manual_seed(config.seed)
     evaluations = [accuracies, partial(joint_and_each, **config.sampling)]
-    values = metrics.evaluate(model, examples, evaluations, BATCH_SIZE)
+    values = metrics.evaluate_examples(model, examples, evaluations, BATCH_SIZE)
     return tables.report_estimates(values, config, "translation", len(examples))
 
 

@@ -104,7 +104,7 @@ def evaluate(model: VHE, characters: Characters, config: Config, k_shot: int) ->
         return dict(zip(("bound", *term_names), (value, *terms.values()), strict=True))
 
     of_images = [partial(log_p_image, n_samples=n_samples)]
-    estimates = metrics.evaluate(model, Examples({"image": images}), of_images, BATCH_SIZE)
+    estimates = metrics.evaluate_examples(model, Examples({"image": images}), of_images, BATCH_SIZE)
     for k in shots:
         others = SupportSets(images, {"c": character}, {"c": k}, (), True, generator)
         name = f"log p(image|{k} other{'s' * (k > 1)})"

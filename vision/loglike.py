@@ -51,7 +51,7 @@ def evaluate(
     model: MultimodalVAE, examples: Examples, more: Sequence[metrics.Evaluation] = (), **sampling: float | None
 ) -> dict[str, Tensor]:
     """Every estimate, and more, for every example, which must all have six views: {name: (N,)}, nats."""
-    return metrics.evaluate(model, examples, [partial(log_likelihoods, **sampling), *more], BATCH_SIZE)
+    return metrics.evaluate_examples(model, examples, [partial(log_likelihoods, **sampling), *more], BATCH_SIZE)
 
 
 def log_likelihoods(model: MultimodalVAE, batch: Batch, **sampling: float | None) -> dict[str, Tensor]:

@@ -53,7 +53,7 @@ MVAE_IMAGE = {  # our parameters -> those of MVAE's image networks of MultiMNIST
 }
 
 
-class Trained(NamedTuple):
+class TrainedModel(NamedTuple):
     """What a checkpoint holds.
 
     experiment: the name of its experiment.
@@ -89,7 +89,7 @@ class MmvaeArgs(msgspec.Struct):
         return model | {name: value for name, value in training.items() if value is not None}
 
 
-def read_mvae(checkpoint: dict, path: Path) -> Trained:
+def read_mvae(checkpoint: dict, path: Path) -> TrainedModel:
     """The MVAE authors' dict (state_dict, n_latents, best_loss, optimizer), recognised by its parameters' names.
 
     An experiment's module has `AUTHORS`, {our parameter: theirs, to be concatenated}, and `AUTHORS_OPTIONS`, the
@@ -101,20 +101,20 @@ def read_mvae(checkpoint: dict, path: Path) -> Trained:
         expected = {key for keys in module.AUTHORS.values() for key in keys}
         if isinstance(parameters, dict) and "n_latents" in checkpoint and without_counts(parameters) == expected:
             config = {"n_latents": checkpoint["n_latents"], **module.AUTHORS_OPTIONS}
-            return Trained(name, config, lambda model, layout=module.AUTHORS: _renamed(parameters, layout, model))
+            return TrainedModel(name, config, lambda model, layout=module.AUTHORS: _renamed(parameters, layout, model))
     raise InputError(
         f"{path} is not a checkpoint of this repository or of the authors': give the model_best.pth.tar of a run"
     )
 
 
-def read_mmvae(checkpoint: dict, path: Path) -> Trained:
+def read_mmvae(checkpoint: dict, path: Path) -> TrainedModel:
     """The MMVAE authors' state dict; the run's options lie beside it. Parameters that nothing uses are left out."""
     options, pickle = path.with_name(MMVAE_OPTIONS), path.with_name(MMVAE_PICKLE)
     require(options.is_file() or not pickle.is_file(), f"{options} is missing beside {pickle}: {MMVAE_REMEDY}")
     args = read_json(options, MmvaeArgs, f"{path.name} needs it, copy it from the authors' run")
     name = MMVAE_EXPERIMENTS[args.model]
     config, layout = module_of(name).authors(args)
-    return Trained(name, config, lambda model: _renamed(checkpoint, layout, model))
+    return TrainedModel(name, config, lambda model: _renamed(checkpoint, layout, model))
 
 
 def _renamed(

@@ -15,12 +15,12 @@ from common.checkpoints.authors_files import (
     MMVAE_PICKLE,
     MMVAE_REMEDY,
     Size,
-    Trained,
+    TrainedModel,
     without_counts,
 )
 from common.checkpoints.experiment_modules import EXPERIMENTS, MVAE_EXPERIMENTS, module_of
 from common.data import tensor_files
-from common.data.schemas import check, read_json
+from common.data.schemas import as_type, read_json
 from common.errors import InputError, brief, flag, install, option, require
 from common.io import reading
 
@@ -45,8 +45,8 @@ class PublishedOptions(msgspec.Struct):
     format: int = FORMAT
 
 
-class Saved(PublishedOptions, kw_only=True):
-    """What every checkpoint of ours holds; see also `training.resuming.Last`."""
+class ModelCheckpoint(PublishedOptions, kw_only=True):
+    """What every checkpoint of ours holds; see also `training.runs.ResumeCheckpoint`."""
 
     state_dict: dict[str, Tensor]
 
@@ -172,19 +172,19 @@ def _file(path: str | Path) -> Path:
     return path
 
 
-def _read(path: Path, experiment: str | None = None) -> Trained:
+def _read(path: Path, experiment: str | None = None) -> TrainedModel:
     """What a file holds: a checkpoint of ours, of the MVAE authors' or of the MMVAE authors'."""
     require(path.name != MMVAE_PICKLE, f"{path} holds a run's options, not its model: give the folder. {MMVAE_REMEDY}")
     checkpoint = _published(path) if path.suffix == ".safetensors" else load(path)
     if "experiment" in checkpoint:
-        trained = _ours(check(checkpoint, Saved, str(path), REMEDY), path)
+        trained = _ours(as_type(checkpoint, ModelCheckpoint, str(path), REMEDY), path)
     elif path.name == MMVAE_MODEL:
         trained = authors_files.read_mmvae(checkpoint, path)
     else:
         trained = authors_files.read_mvae(checkpoint, path)
     name = trained.experiment
     if name in EXPERIMENTS:  # other experiments define their own options
-        check(trained.config, _options_of(name), f"{path}, config,", REMEDY)
+        as_type(trained.config, _options_of(name), f"{path}, config,", REMEDY)
     require(
         experiment in (None, name), f"{path} is a checkpoint of {name}, not of {experiment}: give one of {experiment}"
     )
@@ -208,7 +208,7 @@ def _published(path: Path) -> dict[str, Any]:
     return msgspec.structs.asdict(options) | {"state_dict": parameters}
 
 
-def _ours(saved: Saved, path: Path) -> Trained:
+def _ours(saved: ModelCheckpoint, path: Path) -> TrainedModel:
     """What a checkpoint of this repository's training loop holds."""
     newer = f"{path} has format {saved.format}, this version of the repository knows {FORMAT}: update it"
     require(saved.format <= FORMAT, newer)
@@ -216,7 +216,7 @@ def _ours(saved: Saved, path: Path) -> Trained:
     lacks_fusion = "model" not in config and "fusion" not in config
     if saved.experiment in MVAE_EXPERIMENTS and lacks_fusion:
         config = module_of(saved.experiment).AUTHORS_OPTIONS | config
-    return Trained(saved.experiment, config, lambda model: saved.state_dict)
+    return TrainedModel(saved.experiment, config, lambda model: saved.state_dict)
 
 
 def check_fit(parameters: Mapping[str, Tensor], model: nn.Module, what: str, remedy: str) -> None:

@@ -36,7 +36,7 @@ def read_json_lines(path: Path, kind: type[T], remedy: str) -> list[T]:
     return values
 
 
-def check(value: Any, kind: type[T], name: str, remedy: str) -> T:  # noqa: ANN401 (anything that a file can hold)
+def as_type(value: Any, kind: type[T], name: str, remedy: str) -> T:  # noqa: ANN401 (anything that a file can hold)
     """Convert plain values and tensors to a type, such as a msgspec.Struct.
 
     Args:
@@ -52,7 +52,7 @@ def check(value: Any, kind: type[T], name: str, remedy: str) -> T:  # noqa: ANN4
 
 
 def decode(content: bytes | str, kind: type[T], name: str, remedy: str) -> T:
-    """JSON as a type; args and errors as those of `check`."""
+    """JSON as a type; args and errors as those of `as_type`."""
     try:
         return msgspec.json.decode(content, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

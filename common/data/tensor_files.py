@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from common.data.schemas import check
+from common.data.schemas import as_type
 from common.errors import InputError, require
 from common.io import check_total, open_regular, reading, write_atomically
 
@@ -49,7 +49,7 @@ def load(path: Path, kind: type[T], missing: str, damaged: str) -> T:
             require(foreign is None, f"{code}: {damaged}")
             raise InputError(f"{path} is damaged or not a checkpoint: {damaged}") from error
         _check_values(content, path, damaged)
-    return check(content, kind, str(path), damaged)
+    return as_type(content, kind, str(path), damaged)
 
 
 def _check_values(content: object, path: Path, remedy: str) -> None:

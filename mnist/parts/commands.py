@@ -288,7 +288,7 @@ def evaluate(
             f"log p({rest}|{part}), z from q(z|{part})": completed.value - of_given.value,
         }
 
-    values = metrics.evaluate(model, examples, [estimate], BATCH_SIZE)
+    values = metrics.evaluate_examples(model, examples, [estimate], BATCH_SIZE)
     nearer = max((values[f"log p({part})"], values[f"log p({part}), z from q(z|{part})"]), key=torch.mean)
     values[f"log p({rest}|{part})"] -= nearer
     return values

@@ -63,7 +63,7 @@ def test_data_in_files_fit_a_model(tmp_path):
 def test_shapes_and_types_that_do_not_fit_are_named(changed, message):
     model = build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian"))
     data = Examples({"image": torch.rand(5, 1, 28, 28), "text": torch.arange(5)} | changed)
-    for check in (lambda: modelled(None, data, model), lambda: metrics.evaluate(model, data, [], 5)):
+    for check in (lambda: modelled(None, data, model), lambda: metrics.evaluate_examples(model, data, [], 5)):
         with pytest.raises(InputError, match=message):
             check()
 

@@ -6,13 +6,13 @@ from torch import nn
 
 from common.data import Batch
 from common.errors import InputError
+from common.execution.devices import run_in_bf16
 from common.priors import LearnedPrior
 from common.variational_posteriors import DiagonalGaussianPosterior
 from mnist.model import build
 from tests.helpers.fusions import with_fusion
 from tests.helpers.linear_gaussian import draw, exact_posterior, linear_gaussian
 from tests.helpers.private_latents import private_linear_gaussian
-from training.devices import run_in_bf16
 
 SUBSETS = {2: [("a",), ("b",), ("a", "b")], 3: [("a",), ("c",), ("a", "c"), ("b", "c"), ("a", "b", "c")]}
 

@@ -239,7 +239,7 @@ def test_captions_that_name_nothing_have_no_share():
 def test_the_map_shows_all_classes(monkeypatch, tmp_path):
     birds = drawn("feature", 100)
     seen = []
-    monkeypatch.setattr(analyse.maps, "latents", lambda *args: seen.append(args))
+    monkeypatch.setattr(analyse, "latent_map", lambda *args: seen.append(args))
     analyse.draw(tmp_path / "umap.png", Oracle(birds, "feature"), birds)
     ((path, _, z, groups),) = seen
     assert path.name == "umap.png" and set(groups) == set(birds.class_names[:8])

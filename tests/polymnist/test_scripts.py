@@ -16,7 +16,6 @@ from polymnist import analyse, loglike, sample, train
 from polymnist.data import load
 from polymnist.model import build
 from polymnist.options import MODELS, DatasetOptions
-from reports import analysis
 from tests.helpers.captured import NoConstants
 from tests.helpers.data_config import data_config
 from tests.helpers.runs import assert_same_run
@@ -57,7 +56,7 @@ def test_a_resumed_run_is_the_run_never_stopped(name, tmp_path):
 
 
 @pytest.mark.slow
-def test_samples_likelihoods_and_coherence(trained, monkeypatch, capsys):
+def test_samples_likelihoods_and_coherence(trained, monkeypatch):
     monkeypatch.setattr(hamiltonian, "LEAPS", 1)  # of jnf's chains, for speed
     demo = ("--demo", "--limit", 12, "--n-modalities", 3)
     assert call(sample, trained).name == "prior.png"
@@ -70,11 +69,9 @@ def test_samples_likelihoods_and_coherence(trained, monkeypatch, capsys):
     found = call(loglike, trained, *demo, "--n-samples", 2, "--by-size", "--given", "m0", "m2")
     assert {"log p(x_T|x_S), S of 2, T all others", "log p(x_S), S of 3", "log p(m1|m0,m2)"} <= set(found)
     monkeypatch.setattr(analyse, "STEPS", 2)
-    monkeypatch.setattr(analysis, "inception_features", lambda path, device: lambda x: x.flatten(1)[:, ::500])
+    monkeypatch.setattr(analyse, "inception_features", lambda path, device: lambda x: x.flatten(1)[:, ::500])
     options = ("--n-samples", 10, "--no-umap", "--mixture", 2, "--inception", "weights.pth", "--data-dir", trained)
-    monkeypatch.setattr(analysis, "MANY_IMAGES", 287)
     found = call(analyse, trained, *demo, *options, "--json", trained / "out.json")
-    assert "warning: --by-size decodes 288 images: --n-test N scores fewer examples" in capsys.readouterr().err
     assert "coherence, joint, z from 2 Gaussians" in found
     pairs = {f"coherence, {a} -> {b}" for a in ("m0", "m1", "m2") for b in ("m0", "m1", "m2")}
     assert pairs | {"coherence, joint", "classifier, m1", "latent accuracy, m2"} <= set(found)

@@ -13,7 +13,7 @@ from common.data import Examples
 from common.errors import InputError
 from mnist import analyse as digits
 from mnist.model import build
-from reports import analysis, classifiers, latents, tables, umap
+from reports import analysis, classifiers, latents, tables
 from reports.classifiers import judge_file
 from reports.sampling import STEPS, Shown, cross_generation, traversals
 from tests.helpers.coherence import C, model
@@ -174,7 +174,7 @@ def test_folders_of_images_and_texts(tmp_path, monkeypatch, folder, options):
     monkeypatch.setattr(classifiers, "MAX_EPOCHS", 1)
     kls, maps = [], []
     monkeypatch.setattr(analysis, "kl_plot", lambda *args, plot=analysis.kl_plot: kls.append(plot(*args)) or kls[0])
-    monkeypatch.setattr(umap, "latents", lambda path, *args: maps.append((path.name, [*args[-1]])))
+    monkeypatch.setattr(analysis, "latent_map", lambda path, *args: maps.append((path.name, [*args[-1]])))
     out = tmp_path / "out.json"
     args = ("--demo", "--limit", 30, "--n-samples", 40, "--json", out, "--out-dir", tmp_path / "drawn")
     args += ("--data-dir", tmp_path)
@@ -278,7 +278,7 @@ def test_too_few_examples_for_a_map_are_refused(tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [2, 30])
 def test_a_map_of_few_draws(n, tmp_path):
-    umap.latents(tmp_path / "umap.png", model(), {"image": torch.randn(n, C)}, {})
+    latents.latent_map(tmp_path / "umap.png", model(), {"image": torch.randn(n, C)}, {})
     assert (tmp_path / "umap.png").exists()
 
 
@@ -295,11 +295,11 @@ def test_a_map_colours_draws_by_distribution_and_examples_by_group(tmp_path, mon
             return x[:, :2].numpy()
 
     monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=FirstColumns, __spec__=object()))
-    monkeypatch.setattr(umap.plots, "scatter", lambda path, panels: drawn.append(panels))
+    monkeypatch.setattr(latents.plots, "scatter", lambda path, panels: drawn.append(panels))
     threads, known = torch.get_num_threads(), model()
     z = {"a": torch.randn(1500, C), "b": torch.randn(1200, C)}
     group = torch.arange(1500) % 3 == 0
-    umap.latents(tmp_path / "umap.png", known, z, {"third": group, "others": ~group})
+    latents.latent_map(tmp_path / "umap.png", known, z, {"third": group, "others": ~group})
     panels = drawn[0]
     assert list(panels) == ["draws", "examples"] and list(panels["draws"]) == ["prior", "q(z|a)", "q(z|b)"]
     assert len(panels["draws"]["prior"]) == 1000
@@ -307,14 +307,14 @@ def test_a_map_colours_draws_by_distribution_and_examples_by_group(tmp_path, mon
         assert panels["draws"][f"q(z|{name})"].equal(z[name][:1000, :2])
     thirds = torch.cat([z[name][:1000, :2][group[:1000]] for name in "ab"])
     assert panels["examples"]["third"].equal(thirds) and len(panels["examples"]["others"]) == 2000 - len(thirds)
-    umap.latents(tmp_path / "umap.png", known, {"a": torch.randn(10, C)}, {})
+    latents.latent_map(tmp_path / "umap.png", known, {"a": torch.randn(10, C)}, {})
     assert list(drawn[1]) == ["draws"] and [options["n_neighbors"] for options in asked] == [40, 19]
     assert torch.get_num_threads() == threads, "UMAP changes them"
 
 
 def test_a_map_of_too_few_draws_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"umap.png needs at least 4 draws, not 2: .* or --no-umap"):
-        umap.latents(tmp_path / "umap.png", model(), {"image": torch.randn(1, C)}, {})
+        latents.latent_map(tmp_path / "umap.png", model(), {"image": torch.randn(1, C)}, {})
 
 
 def test_labels_above_their_number_are_refused(tmp_path):

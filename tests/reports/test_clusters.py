@@ -11,7 +11,7 @@ from common.estimators import log_marginal
 from common.objectives import IwaeElbo
 from common.priors import ClusteredPrior
 from common.variational_posteriors import DiagonalGaussianPosterior
-from reports.clusters import kmeans_accuracy, majority_right, prior_clusters, pruned, shared_means
+from reports.latents import kmeans_accuracy, majority_right, prior_clusters, pruned, shared_means
 from reports.subsets import Posteriors
 from tests.helpers import coherence
 from tests.helpers.linear_gaussian import draw

@@ -10,7 +10,8 @@ from torch.distributions import MultivariateNormal
 import common.data.torchvision_import  # noqa: F401 (torch-fidelity imports torchvision)
 from common.data.tensor_files import save
 from common.errors import InputError
-from reports.frechet import WEIGHTS, frechet_distance, inception_features, moments
+from polymnist.inception import WEIGHTS, inception_features
+from reports.subsets import frechet_distance, moments
 
 CPU = torch.device("cpu")
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mnist import compare
 from reports import plots
 
 
@@ -181,7 +182,7 @@ def test_linear_ticks_are_written_in_full(drawn):
         },
         ("", ""),
     )
-    plots.intervals("speed.png", {"ours": (2e7, 1e6), "theirs": (1e7, 1.0)}, "steps")
+    compare.intervals("speed.png", {"ours": (2e7, 1e6), "theirs": (1e7, 1.0)}, "steps")
     plots.boxes("kl.png", {"mnist": torch.rand(50, 2) * 1e-6}, ("latent", "nats"), [0, 1])
     for figure, which in zip(drawn, "yxy", strict=True):
         figure.draw_without_rendering()
@@ -191,7 +192,7 @@ def test_linear_ticks_are_written_in_full(drawn):
 
 
 def test_intervals_are_a_row_each_from_the_top_down(drawn):
-    plots.intervals("speed.png", {"ours": (2.0, 0.5), "theirs": (1.0, 0.25)}, "steps/s", "speed")
+    compare.intervals("speed.png", {"ours": (2.0, 0.5), "theirs": (1.0, 0.25)}, "steps/s", "speed")
     axis = drawn[0].axes[0]
     points, _, bars = axis.containers[0].lines
     assert points.get_xydata().tolist() == [[2, 0], [1, 1]] and axis.yaxis_inverted()

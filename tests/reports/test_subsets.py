@@ -10,10 +10,9 @@ from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import MVAE, VAE
 from common.variational_posteriors import DiagonalGaussianPosterior, MixturePosterior
 from common.variational_strategies import MoeStrategy
-from reports.clusters import kmeans_accuracy
-from reports.frechet import frechet_distance, moments
+from reports.latents import kmeans_accuracy
 from reports.metrics import Judge
-from reports.subsets import Posteriors, linear_accuracies, scores_by_size, scores_by_subset
+from reports.subsets import Posteriors, frechet_distance, linear_accuracies, moments, scores_by_size, scores_by_subset
 from tests.helpers.coherence import C, Decoder, Encoder
 from tests.helpers.fusions import with_fusion
 from tests.helpers.linear_gaussian import draw

@@ -83,5 +83,5 @@ def test_an_evaluation_that_does_not_apply_is_left_out(monkeypatch):
     examples = Examples({"x": torch.arange(3)})
     monkeypatch.setattr(metrics, "EVALUATIONS", [above_mean])
     model = SimpleNamespace(device=torch.device("cpu"))
-    found = metrics.evaluate(model, examples, [lambda model, batch: {"x": batch.modalities["x"]}], 2)
+    found = metrics.evaluate_examples(model, examples, [lambda model, batch: {"x": batch.modalities["x"]}], 2)
     assert set(found) == {"x"} and found["x"].tolist() == [0, 1, 2]

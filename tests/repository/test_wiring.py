@@ -181,8 +181,10 @@ def test_log_likelihoods_are_of_the_test_split(folder, tmp_path, monkeypatch):
     for module in [x for name, x in sys.modules.items() if name.split(".")[0] in FOLDERS]:
         for name in {"load", "load_as_trained", "load_birds", "load_test"} & set(vars(module)):
             monkeypatch.setattr(module, name, recording(getattr(module, name), splits))
-    scored, evaluate = [], metrics.evaluate
-    monkeypatch.setattr(metrics, "evaluate", lambda model, x, *args: scored.append(x) or evaluate(model, x, *args))
+    scored, evaluate = [], metrics.evaluate_examples
+    monkeypatch.setattr(
+        metrics, "evaluate_examples", lambda model, x, *args: scored.append(x) or evaluate(model, x, *args)
+    )
     call(script, path, *FEW)
     assert splits == {"test"}
     if folder == "mnist":  # the others' loaders are told the split by name

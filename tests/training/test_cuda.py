@@ -16,6 +16,7 @@ import polymnist.options
 import polymnist.train
 from common.checkpoints import LAST, load
 from common.data import Examples, streams
+from common.execution.cuda_graphs import WARM_UP
 from common.models.choices import PAIR_MODELS
 from mnist import train as mnist_train
 from reports import classifiers
@@ -23,7 +24,6 @@ from reports.options import LoglikeConfig
 from tests.helpers.runs import SMALL, assert_same_run, config, metrics
 from tools.benchmarks import __main__ as benchmark
 from tools.benchmarks.experiments import EXPERIMENTS
-from training.steps import WARM_UP
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

@@ -19,9 +19,8 @@ from reports.options import ModelArgument
 from tests.helpers.scripts import ROOT, run_script
 from tests.repository.test_scripts import SCRIPTS
 from training.command_line import parse
-from training.defaults import NOT_OF_THE_RUN
 from training.model_options import ObjectiveOptions
-from training.options import RunConfig
+from training.options import NOT_OF_THE_RUN, RunConfig
 
 WIDTH = 100
 

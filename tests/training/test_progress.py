@@ -5,7 +5,8 @@ import time
 import pytest
 
 from common import distributed
-from training.progress import Progress, progress_bar, report_epoch, show_means
+from training.loop import show_means
+from training.runs import Progress, report_epoch
 
 
 def test_the_best_epoch_is_the_first_of_the_highest_score():
@@ -15,16 +16,14 @@ def test_the_best_epoch_is_the_first_of_the_highest_score():
     took = []
     for score in (-3.0, -2.0, -2.0, -2.5):
         progress.batch, progress.sums, progress.n, progress.seconds = 4, {"bound": score}, 8, 1.5
-        progress.end_epoch()
+        took.append(progress.end_epoch(score))
         assert (progress.batch, progress.sums, progress.n, progress.seconds) == (0, {}, 0, 0)
-        took.append(progress.take_score(score))
     assert took == [True, True, False, False] and (progress.best, progress.best_epoch, progress.epoch) == (-2.0, 2, 4)
 
 
-def test_a_bar_goes_on_where_the_epoch_stopped(monkeypatch):
+def test_a_bar_shows_up_to_twelve_means(monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with progress_bar(3, 40, 100) as bar:
-        assert (bar.n, bar.total, bar.desc, bar.unit, bar.leave) == (40, 100, "epoch 3", " examples", False)
+    with distributed.progress(total=100) as bar:
         show_means(bar, 0.5, {"bound": -3.14, "kl": 2.0})
         assert bar.postfix == "beta=0.50, bound=-3.1, kl=2.0"
         show_means(bar, 1.0, {"bound": -3.0} | {f"term {i}": 1.0 for i in range(11)})
@@ -35,7 +34,7 @@ def test_a_bar_goes_on_where_the_epoch_stopped(monkeypatch):
 
 def test_progress_is_whole_lines_where_standard_error_is_no_terminal(monkeypatch, capsys):
     monkeypatch.setattr(distributed, "LINE_INTERVAL", 0.05)
-    with progress_bar(3, 40, 100) as bar:
+    with distributed.progress(total=100, initial=40, unit=" examples", desc="epoch 3", leave=False) as bar:
         show_means(bar, 0.5, {"bound": -3.14})
         time.sleep(0.1)
         bar.update(30)

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from common.errors import InputError
-from training.resuming import OptimizerState, restore_optimizer
+from training import optimizers
+from training.optimizers import OptimizerState
 
 NAMES = {"step", "exp_avg", "exp_avg_sq"}
 
@@ -26,7 +27,7 @@ def test_an_optimiser_goes_on_with_the_saved_moments():
     saved, other = adam(), adam()
     for state in saved.state.values():
         state["exp_avg"].fill_(7.0)
-    restore_optimizer(Path("x"), OptimizerState(saved.state_dict()["state"]), other, NAMES, "delete it")
+    optimizers.restore(Path("x"), OptimizerState(saved.state_dict()["state"]), other, NAMES, "delete it")
     assert all((state["exp_avg"] == 7).all() and state["step"] == 1 for state in other.state.values())
 
 
@@ -46,4 +47,4 @@ def test_moments_that_do_not_fit_are_refused(number, name, value, message):
     state = {i: dict(moments) for i, moments in optimizer.state_dict()["state"].items()}
     state.setdefault(number, dict(state[0]))[name] = value
     with pytest.raises(InputError, match=f"^x is damaged, {message}: delete it$"):
-        restore_optimizer(Path("x"), OptimizerState(state), optimizer, NAMES, "delete it")
+        optimizers.restore(Path("x"), OptimizerState(state), optimizer, NAMES, "delete it")

@@ -24,7 +24,7 @@ from tests.helpers.runs import assert_same_run, config, metrics
 from tests.helpers.scripts import ROOT, run_script
 from training import loop as training
 from training import run
-from training.progress import Meter
+from training.loop import Meter
 from training.steps import Step
 
 
@@ -132,7 +132,7 @@ def test_too_few_examples_to_hold_any_out_are_noticed(tmp_path, capsys, options,
 
 def test_early_stopping(tmp_path, monkeypatch):
     scores = iter([-3.0, -1.0, -2.0, -1.5, -0.5])
-    monkeypatch.setattr(training, "evaluate", lambda *_: {"bound": next(scores)})
+    monkeypatch.setattr(training, "validation_means", lambda *_: {"bound": next(scores)})
     monkeypatch.setattr(training.Trainer, "_draw", lambda *_: None)
     mnist_train.main(config(tmp_path, patience=2, epochs=50))
     checkpoint = load(tmp_path / LAST)
@@ -143,7 +143,7 @@ def test_early_stopping(tmp_path, monkeypatch):
 
 def test_the_validation_examples_are_evaluated_at_intervals(tmp_path, monkeypatch):
     scores = iter([-1.0, -3.0])
-    monkeypatch.setattr(training, "evaluate", lambda *_: {"bound": next(scores)})
+    monkeypatch.setattr(training, "validation_means", lambda *_: {"bound": next(scores)})
     monkeypatch.setattr(training.Trainer, "_draw", lambda *_: None)
     mnist_train.main(config(tmp_path, limit=100, eval_interval=2, epochs=3))
     assert [line["epoch"] for line in metrics(tmp_path) if "valid" in line] == [2, 3], "and after the last"
@@ -433,9 +433,9 @@ def test_absent_values_are_free_and_a_masks_data_may_hold_more(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "60 processes cannot share 50 validation examples: start fewer, or raise --valid"),
-        ({"valid": 70, "batch_size": 40}, "cannot share 40 examples of a batch: start fewer, or raise --batch-size"),
-        ({"valid": 270}, "60 processes cannot share 30 training examples: start fewer$"),
+        ({}, "60 processes cannot share 50 examples: start at most 50, or raise --batch-size, --valid or --limit"),
+        ({"valid": 70, "batch_size": 40}, "cannot share 40 examples: start at most 40"),
+        ({"valid": 270}, "60 processes cannot share 30 examples: start at most 30"),
     ],
 )
 def test_more_processes_than_examples_are_refused(tmp_path, monkeypatch, options, message):
@@ -472,21 +472,19 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
 def test_a_model_that_lies_in_the_save_dir_is_not_overwritten(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / BEST)
     before = (tmp_path / BEST).read_bytes()
-    for message in (
-        "holds model_best.pth.tar without config.json",
-        "holds model_best.pth.tar without checkpoint.pth.tar",
-    ):
-        for resume in (False, True):
-            with pytest.raises(InputError, match=message):
-                mnist_train.main(config(tmp_path, resume=resume))
-        (tmp_path / "config.json").write_text(json.dumps({"experiment": "mnist", "config": {}}))
+    for resume in (False, True):
+        with pytest.raises(InputError, match="holds model_best.pth.tar without config.json"):
+            mnist_train.main(config(tmp_path, resume=resume))
+    (tmp_path / "config.json").write_text(json.dumps({"experiment": "mnist", "config": {}}))
+    with pytest.raises(InputError, match="holds a run already"):
+        mnist_train.main(config(tmp_path))
     assert (tmp_path / BEST).read_bytes() == before
 
 
 def test_a_run_that_was_killed_between_the_files_of_its_first_epoch_begins_anew(tmp_path, uninterrupted):
     mnist_train.main(config(tmp_path, epochs=1))
     (tmp_path / LAST).unlink()
-    with pytest.raises(InputError, match="holds model_best.pth.tar without"):
+    with pytest.raises(InputError, match="holds a run already"):
         mnist_train.main(config(tmp_path))
     mnist_train.main(config(tmp_path, resume=True))
     expected, found = (load(folder / BEST)["state_dict"] for folder in (uninterrupted, tmp_path))

@@ -17,14 +17,14 @@ from common.errors import InputError
 from tests.helpers.demo_runs import TINY
 from tests.helpers.scripts import call
 from training import weak_supervision
-from training.weak_supervision import Task, accuracy, score
+from training.weak_supervision import Task, score
 
 ONE = ("--classifier-steps", 3, "--fractions", 0.5, "--seeds", 0, "--jobs", 1)
 
 
 def test_accuracy_and_the_mean_f1_of_attributes():
     predicted, labels = torch.tensor([[1, 2], [3, 4]]), torch.tensor([[1, 0], [3, 4]])
-    assert accuracy(predicted, labels) == 0.75
+    assert Task("text", 5).score(predicted, labels) == 0.75
     none, some = torch.zeros(4, 18, dtype=torch.long), torch.zeros(4, 18, dtype=torch.long)
     some[:2, 0], some[0, 1] = 1, 1
     said = some.clone()

@@ -93,7 +93,7 @@ def test_a_model_learns_to_translate(tmp_path, capsys, monkeypatch):
     train_on_a_few(tmp_path / "run", epochs=40)
     trained = tmp_path / "run"
     learnt = data.load("train", data_config(limit=12))
-    accuracies = reports.metrics.evaluate(load_model(trained), learnt, [loglike.accuracies], 10)
+    accuracies = reports.metrics.evaluate_examples(load_model(trained), learnt, [loglike.accuracies], 10)
     assert accuracies[RIGHT].mean() > 0.7 and accuracies["accuracy, french -> english"].mean() > 0.7
     known = int(accuracies[RIGHT].argmax())
     english, french = (data.names(learnt.modalities[name][known : known + 1], name)[0] for name in data.CODES)

@@ -20,6 +20,8 @@ import mnist_svhn.model
 import vision.loglike
 from celeba.attributes import ATTRIBUTES
 from common.data import Batch, Examples
+from common.execution import devices
+from common.execution.cuda_graphs import CapturedStep
 from common.models import MultimodalVAE
 from common.objectives import DregIwaeElbo, MvaeElbo, Objective
 from cub.captions import END, PADDING
@@ -28,9 +30,8 @@ from reports import likelihoods
 from tools.benchmarks import plain, plain_mmvae
 from tools.benchmarks.loaders import DIGITS, FACES, PHOTOGRAPHS, VECTORS, VIEWS, Files
 from tools.benchmarks.race import Turn
-from training import devices
-from training.progress import Meter
-from training.steps import CapturedStep, Step
+from training.loop import Meter
+from training.steps import Step
 from vision.data import DERIVED
 
 CPU = torch.device("cpu")
@@ -177,7 +178,7 @@ def for_mixtures(
         partial(plain_mmvae.loss, K=K),
         examples,
         files,
-        likelihoods.evaluate,
+        likelihoods.mmvae_estimates,
         batch_size,
         warm_up=warm_up,
         amsgrad=True,
@@ -228,7 +229,7 @@ def our_turn(name: str, device: torch.device = CPU, precision: str = "fp32") -> 
     step, meter, n = Step(objective, optimizer), Meter(), experiment.batch_size
     examples = experiment.examples(n_steps(name, device) * n).to(device)
     if device.type == "cuda" and step.capturable(examples):
-        step = CapturedStep(step)
+        step = CapturedStep(step, optimizer)
 
     def turn() -> None:
         for index in torch.randperm(len(examples), device=device).split(n):

@@ -19,9 +19,10 @@ import torch
 
 import vhe.model
 from common.errors import require_positive
+from common.execution import devices
 from tools.benchmarks import plain_vhe
 from tools.benchmarks.race import Turn, machine, race, ratio
-from training import devices, run_from_command_line
+from training import run_from_command_line
 from vhe import VHE, Batch, DataLoader
 from vhe.example_czx import Px, Qc, Qz
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from common.data import schemas
-from training.defaults import NOT_OF_THE_RUN
+from training.options import NOT_OF_THE_RUN
 
 Numbers = dict[str, float | None]  # None where a figure is undefined
 

@@ -166,7 +166,7 @@ def train_and_measure(run: Run, before: Run | None, site: Site) -> None:
             call(command, folder, site.threads)
     commands = [shlex.join(["python", *command[1:]]) for command in (train, *measures.values())]
     content = result_of(run, site, epochs, commands)
-    schemas.check(content, Result, f"the result of {run.name}", "delete the damaged files of its folder")
+    schemas.as_type(content, Result, f"the result of {run.name}", "delete the damaged files of its folder")
     text = json.dumps(content, indent=1, ensure_ascii=False).replace(f"{site.save_dir}/", "")  # paths of any machine
     write_atomically(folder / RESULT, text.encode())
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.data.schemas import check, read_json, read_json_lines
+from common.data.schemas import as_type, read_json, read_json_lines
 from common.errors import InputError
 
 REMEDY = "make it again"
@@ -65,11 +65,11 @@ def test_lines_are_read_without_a_last_one_that_was_cut_off(tmp_path):
 
 def test_values_with_tensors_are_checked():
     good = {"name": "a", "weights": {"w": torch.ones(2)}, "options": {"n": [1, "x", None]}}
-    assert check(good, Weights, "it", REMEDY).weights["w"] is good["weights"]["w"]
+    assert as_type(good, Weights, "it", REMEDY).weights["w"] is good["weights"]["w"]
     for key, value, fault in (
         ("name", torch.ones(1), "name"),
         ("weights", {"w": [1.0]}, "expected Tensor, got list - at `.*weights"),
         ("weights", {1: torch.ones(1)}, "key"),
     ):
         with pytest.raises(InputError, match=rf"it is damaged, .*{fault}.*: {REMEDY}$"):
-            check(good | {key: value}, Weights, "it", REMEDY)
+            as_type(good | {key: value}, Weights, "it", REMEDY)

@@ -6,9 +6,9 @@ import sys
 import pytest
 import torch
 
+from common.execution import devices
 from tests.helpers.scripts import ROOT
 from tools.benchmarks.experiments import EXPERIMENTS
-from training import devices
 
 
 def relative_error(n):
@@ -48,7 +48,7 @@ def test_denormal_numbers_are_zero_on_all_threads():
     code = "\n".join(
         [
             "import torch",
-            "from training import devices",
+            "from common.execution import devices",
             "devices.select(cuda=False)",
             "torch.set_num_threads(2)",
             "print(torch.full((10**6,), 1e-30).mul(1e-10).count_nonzero().item())",

@@ -1,51 +1,18 @@
-"""Frechet distances between decoded and test images, by features of a judge or of Inception-v3."""
+"""The features of images that FID compares."""
 
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from common.data import tensor_files
-from common.errors import InputError, require
+from common.errors import InputError
 
 AT_ONCE = 50  # images in a batch of Inception-v3, whose first feature maps are large
 WEIGHTS = "pt_inception-2015-12-05-6726825d.pth"
 REMEDY = f"give {WEIGHTS}, which PolyMNIST's archives hold and the packages pytorch-fid and torch-fidelity offer"
-
-
-class Moments(NamedTuple):
-    """The mean (F,) of features, and a root R (min(N, F), F) of their covariance R^T R, in float64."""
-
-    mean: Tensor
-    root: Tensor
-
-
-def moments(features: Tensor) -> Moments:
-    """The moments of features (N, F).
-
-    Raises:
-        InputError: fewer than two examples, or features that are not finite.
-    """
-    require(len(features) > 1, "a Frechet distance needs two examples or more: raise --limit or --n-test")
-    require(bool(features.isfinite().all()), "features are not finite: check the model's weights and the judge's")
-    mean = features.double().mean(dim=0)
-    return Moments(mean, torch.linalg.qr((features - mean) / (len(features) - 1) ** 0.5, mode="r").R)
-
-
-def frechet_distance(x: Moments, y: Moments) -> float:
-    r"""The Frechet distance between Gaussians with these moments (Heusel et al. 2017, arXiv 1706.08500).
-
-    .. math:: |\mu_x - \mu_y|^2 + Tr \big( \Sigma_x + \Sigma_y - 2 (\Sigma_x \Sigma_y)^{1/2} \big)
-
-    With roots of the covariances, the last trace is the sum of the singular values of :math:`R_x R_y^T`. It is called
-    FID only for the features of Inception-v3.
-    """
-    cross = torch.linalg.matrix_norm(x.root @ y.root.T, "nuc")
-    distance = (x.mean - y.mean).square().sum() + x.root.square().sum() + y.root.square().sum() - 2 * cross
-    return distance.clamp(min=0).item()
 
 
 def inception_features(weights: Path, device: torch.device) -> Callable[[Tensor], Tensor]:
