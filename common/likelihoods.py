@@ -14,7 +14,7 @@ from functools import partial
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical, Distribution, Independent, Laplace, Normal
 
-from common.errors import require
+from common.errors import InputError, require
 
 
 class IndependentLogits(Independent):
@@ -202,11 +202,11 @@ def log_prob(name: str, p: Distribution, x: Tensor, leading: int) -> Tensor:
         InputError: an example does not have the shape that the decoder gives, and would be broadcast.
     """
     shape = (p.batch_shape + p.event_shape)[leading:]
-    require(
-        x.shape[1:] == shape,
-        f"{name} has values of shape {tuple(x.shape)}, which its decoder does not give: it gives (B, "
-        f"{', '.join(map(str, shape))}), reshape the values",
-    )
+    if x.shape[1:] != shape:
+        raise InputError(
+            f"{name} has values of shape {tuple(x.shape)}, which its decoder does not give: it gives (B, "
+            f"{', '.join(map(str, shape))}), reshape the values"
+        )
     return p.log_prob(x)
 
 

@@ -15,49 +15,40 @@ from common.errors import require
 class DecoderRecord(NamedTuple):
     """What one decoder models, and what it is given beside z.
 
+    key: the decoder's name in the model.
     models: the modalities that it decodes.
     given: the modalities that it sees beside z.
     stacked: whether it decodes each modality from its own z (`StackedDecoder`).
     """
 
+    key: str
     models: tuple[str, ...]
-    given: tuple[str, ...] = ()
-    stacked: bool = False
-
-    @property
-    def key(self) -> str:
-        """The decoder's name in the model."""
-        return ",".join(self.models)
+    given: tuple[str, ...]
+    stacked: bool
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Modality:
     """What the model, the objectives, the estimators and the metrics ask about a modality.
 
     name: the modality's name.
     columns: its columns of the mask (B, M): one, or n if it is a set of n like elements (B, n, ...).
-    weight: lambda, what objectives weigh its log-likelihood by.
     decoder: what decodes it; None if the model never decodes it (CVAE's label).
     n_shared: the number of latents that all modalities share, the first ones of z; None for all of z.
     private_latents: the indices of z that belong to it alone; empty if it has none.
+    given: the modalities that its decoder sees beside z.
+    is_set: whether it is a set of like elements, (B, n, ...).
     """
 
     name: str
     columns: Columns
-    weight: float = 1.0
     decoder: DecoderRecord | None = None
     n_shared: int | None = None
     private_latents: range = range(0)
 
-    @property
-    def given(self) -> tuple[str, ...]:
-        """The modalities that its decoder sees beside z."""
-        return self.decoder.given if self.decoder else ()
-
-    @property
-    def is_set(self) -> bool:
-        """Whether it is a set of like elements, (B, n, ...)."""
-        return self.columns.n_elements is not None
+    def __post_init__(self) -> None:
+        self.given = self.decoder.given if self.decoder else ()
+        self.is_set = self.columns.n_elements is not None
 
     def present(self, mask: Tensor) -> Tensor:
         """Which examples of a mask (..., M) have it: (...), for a set which elements: (..., n)."""
@@ -120,7 +111,6 @@ def modalities_of(
         modalities[name] = Modality(
             name,
             columns[name],
-            weights.get(name, 1.0),
             next((record for record in decoders if name in record.models), None),
             n_shared if private else None,
             private_latents,
@@ -133,7 +123,8 @@ def decoder_records(decoder: Mapping[str, nn.Module]) -> list[DecoderRecord]:
     records = []
     for key, network in decoder.items():
         models, *given = key.split("|")
-        records.append(DecoderRecord(tuple(models.split(",")), tuple(given), isinstance(network, StackedDecoder)))
+        stacked = isinstance(network, StackedDecoder)
+        records.append(DecoderRecord(models, tuple(models.split(",")), tuple(given), stacked))
     return records
 
 

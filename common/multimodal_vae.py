@@ -9,7 +9,7 @@ from torch.distributions import Distribution
 from common.data.batches import Batch, n_columns, observe
 from common.distributions.base import LatentDistribution
 from common.encoders_decoders import expert_params, expert_params_where, outputs
-from common.errors import require
+from common.errors import InputError, require
 from common.likelihoods import GroupedLikelihood
 from common.modalities import DecoderRecord, Modality, decoder_records, modalities_of, n_elements, stack_values
 from common.private_latents import with_auxiliary, with_private
@@ -19,7 +19,8 @@ class MultimodalVAE(nn.Module):
     """A VAE over named modalities, p(z) prod_m p(x_m|z), with a posterior for every subset of them.
 
     `modalities` are the names, `modality[name]` the record of one (`common.modalities.Modality`), `columns[name]` its
-    columns of a mask (B, M).
+    columns of a mask (B, M), `weights[name]` its lambda. `modelled` are the modalities that have a decoder, `private`
+    the records of those with private latents.
 
     Args:
         encoder: {name: network}, x_m (N, ...) -> parameters of its expert, a tuple of (N, D). A network that sees
@@ -78,10 +79,17 @@ class MultimodalVAE(nn.Module):
         self.modality = modalities_of(encoder, decoder, weights or {}, private, self.latent_dim)
         self.modalities = tuple(self.modality)
         self.columns = {name: modality.columns for name, modality in self.modality.items()}
-        joint = any("," in key and n_elements(network) is None for key, network in encoder.items())
-        n_experts = sum(n_elements(network) or 1 for network in encoder.values())
+        self.n_columns = n_columns(self.columns)  # M
+        self.weights = dict.fromkeys(self.modality, 1.0) | dict(weights or {})  # lambda
+        self.modelled = tuple(name for name, modality in self.modality.items() if modality.decoder)
+        self.private = tuple(modality for modality in self.modality.values() if modality.private_latents)
+        self.n_shared = self.private[0].n_shared if self.private else None  # latents; None: all
+        # by encoder: the modalities that it sees, and their number of elements or of experts if that is fixed
+        self._seen = {key: (tuple(key.split(",")), n_elements(network)) for key, network in encoder.items()}
+        joint = any(len(names) > 1 and n is None for names, n in self._seen.values())
+        n_experts = sum(n or 1 for _, n in self._seen.values())
         require(
-            variational_strategy.takes_joint_encoders or (not joint and n_experts == n_columns(self.columns)),
+            variational_strategy.takes_joint_encoders or (not joint and n_experts == self.n_columns),
             f"this posterior fuses one expert for each modality (got encoders of {'; '.join(encoder)}): give each "
             "modality one encoder, or choose own, joint or jnf",
         )
@@ -98,26 +106,6 @@ class MultimodalVAE(nn.Module):
         for p in self.parameters():
             if p.dim() == 4:  # convolutions with it are up to 1.6 times faster on the CPU
                 p.data = p.data.to(memory_format=torch.channels_last)
-
-    @property
-    def weights(self) -> dict[str, float]:
-        """lambda of each modality, by name."""
-        return {name: modality.weight for name, modality in self.modality.items()}
-
-    @property
-    def modelled(self) -> tuple[str, ...]:
-        """The modalities that have a decoder."""
-        return tuple(name for name, modality in self.modality.items() if modality.decoder)
-
-    @property
-    def private(self) -> tuple[Modality, ...]:
-        """The modalities that have private latents."""
-        return tuple(modality for modality in self.modality.values() if modality.private_latents)
-
-    @property
-    def n_shared(self) -> int | None:
-        """The number of latents that all modalities share, the first ones; None where they share all."""
-        return self.private[0].n_shared if self.private else None
 
     @property
     def device(self) -> torch.device:
@@ -150,35 +138,40 @@ class MultimodalVAE(nn.Module):
         """
         experts = {}
         for key, network in self.encoder.items():
-            names = tuple(key.split(","))
+            names, n = self._seen[key]
             given = [name in batch.modalities for name in names]
-            if any(given) if n_elements(network) else all(given):
-                experts[key] = self._experts_of(network, names, batch)
+            if any(given) if n else all(given):
+                experts[key] = self._experts_of(network, names, n, batch)
         known = "; ".join(self.encoder)
-        require(
-            bool(experts), f"the model has no encoder for just {', '.join(batch.modalities)}: it has those of {known}"
-        )
-        shapes = {key: tuple(tuple(p.shape[1:]) for p in params) for key, params in experts.items()}
-        require(len(set(shapes.values())) == 1, f"encoders must give equally many parameters of equal shapes: {shapes}")
+        if not experts:
+            named = ", ".join(batch.modalities)
+            raise InputError(f"the model has no encoder for just {named}: it has those of {known}")
         like = next(iter(experts.values()))
-        for key, network in self.encoder.items():
-            if key not in experts:
-                experts[key] = tuple(p.new_zeros(n_elements(network) or 1, *p.shape[1:]) for p in like)
+        shapes = {key: [tuple(p.shape[1:]) for p in params] for key, params in experts.items()}
+        if any(shape != [tuple(p.shape[1:]) for p in like] for shape in shapes.values()):
+            raise InputError(f"encoders must give equally many parameters of equal shapes: {shapes}")
+        absent = {key: n or 1 for key, (_, n) in self._seen.items() if key not in experts}
+        experts |= {key: tuple(p.new_zeros(n, *p.shape[1:]) for p in like) for key, n in absent.items()}
         return tuple(torch.cat(p) for p in zip(*(experts[key] for key in self.encoder), strict=True))
 
-    def _experts_of(self, network: nn.Module, names: tuple[str, ...], batch: Batch) -> tuple[Tensor, ...]:
+    def _experts_of(
+        self, network: nn.Module, names: tuple[str, ...], n: int | None, batch: Batch
+    ) -> tuple[Tensor, ...]:
         """The parameters that one network gives, (1, B, D) each, for n elements (n, B, D)."""
-        modality = self.modality[names[0]]  # only one if some have private latents
-        if n_elements(network):
+        if n:
             x = batch.modalities[names[0]] if len(names) == 1 else stack_values(names, batch, self.modality)
-            return tuple(modality.spread(p, self.latent_dim).movedim(1, 0) for p in expert_params(network, x))
-        xs = [batch.modalities[name] for name in names]
-        if batch.mask is None:
-            params = expert_params(network, *xs)
+            params = tuple(p.movedim(1, 0) for p in expert_params(network, x))
         else:
-            present = torch.stack([self.modality[name].present(batch.mask) for name in names]).all(dim=0)  # (B,)
-            params = expert_params_where(present, network, *xs, every_row=batch.every_row)
-        return tuple(modality.spread(p, self.latent_dim).unsqueeze(0) for p in params)
+            xs = [batch.modalities[name] for name in names]
+            if batch.mask is None:
+                params = expert_params(network, *xs)
+            else:
+                present = torch.stack([self.modality[name].present(batch.mask) for name in names]).all(dim=0)  # (B,)
+                params = expert_params_where(present, network, *xs, every_row=batch.every_row)
+            params = tuple(p.unsqueeze(0) for p in params)
+        if not self.private:
+            return params
+        return tuple(self.modality[names[0]].spread(p, self.latent_dim) for p in params)
 
     def fuse(
         self, params: tuple[Tensor, ...], mask: Tensor | None = None, encoded: Tensor | None = None
@@ -218,7 +211,8 @@ class MultimodalVAE(nn.Module):
             present = None if encoded is None else modality.present(encoded)
             fused = with_private(fused, *self._private_params(modality, params, self.prior), present)
         given, latents = fused[-1].shape[-1], self.latent_dim
-        require(latents in (1, given), f"the encoders give {given} latents and the prior {latents}: make them equal")
+        if latents not in (1, given):
+            raise InputError(f"the encoders give {given} latents and the prior {latents}: make them equal")
         return fused
 
     def _fused_shared(self, params: tuple[Tensor, ...], mask: Tensor | None) -> tuple[Tensor, ...]:
@@ -275,7 +269,8 @@ class MultimodalVAE(nn.Module):
         Raises:
             InputError: a modality that the model never models, or a value that a decoder needs and that is not given.
         """
-        require(not isinstance(modalities, str), f"name modalities in a tuple: ({modalities!r},), not {modalities!r}")
+        if isinstance(modalities, str):
+            raise InputError(f"name modalities in a tuple: ({modalities!r},), not {modalities!r}")
         names = self.modelled if modalities is None else modalities
         return self.likelihood(self.decoder_outputs(z, names, given))
 
@@ -290,7 +285,8 @@ class MultimodalVAE(nn.Module):
         return {name: decoded[name] for name in names}
 
     def _decoder_of(self, name: str, given: Mapping[str, Tensor]) -> DecoderRecord:
-        require(name in self.modelled, f"the model has no p({name}|z): it models {', '.join(self.modelled)}")
+        if name not in self.modelled:
+            raise InputError(f"the model has no p({name}|z): it models {', '.join(self.modelled)}")
         record = self.modality[name].decoder
         for condition in record.given:
             require(condition in given, f"the model has p({name}|z, {condition}): give it the {condition}")
@@ -299,7 +295,8 @@ class MultimodalVAE(nn.Module):
     def _decode_together(self, z: Tensor, decoder: DecoderRecord, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The outputs (..., *) of a decoder, by name of the modalities that it decodes."""
         conditions = [given[name] for name in decoder.given]
-        z = self.modality[decoder.models[0]].part_of(z)  # only one if some have private latents
+        if self.private:
+            z = self.modality[decoder.models[0]].part_of(z)
         shape = torch.broadcast_shapes(z.shape[:-1], *(x.shape[:1] for x in conditions))
         inputs = [z.expand(*shape, -1), *(x.expand(*shape, *x.shape[1:]) for x in conditions)]
         flat = outputs(self.decoder[decoder.key], *(x.reshape(-1, *x.shape[len(shape) :]) for x in inputs))

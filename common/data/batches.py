@@ -2,38 +2,33 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from common.errors import require
+from common.errors import InputError, require
 
 
-class Columns(NamedTuple):
-    """A modality's columns of a mask (..., M): one, or n if the modality is a set of n like elements."""
+@dataclass
+class Columns:
+    """A modality's columns of a mask (..., M): one, or n if the modality is a set of n like elements.
+
+    stop: the column after the last one; slice: all of them.
+    """
 
     start: int
     n_elements: int | None = None
+    stop: int = field(init=False)
+    slice: slice = field(init=False)
 
-    @property
-    def stop(self) -> int:
-        """The column after the last one."""
-        return self.start + (self.n_elements or 1)
-
-    @property
-    def slice(self) -> slice:
-        """All of the modality's columns."""
-        return slice(self.start, self.stop)
+    def __post_init__(self) -> None:
+        self.stop = self.start + (self.n_elements or 1)
+        self.slice = slice(self.start, self.stop)
 
     def of(self, mask: Tensor) -> Tensor:
         """Select these columns of a mask (..., M): (...), or (..., n) for a set."""
         return mask[..., self.start] if self.n_elements is None else mask[..., self.slice]
-
-    def all_of(self, mask: Tensor) -> Tensor:
-        """Select these columns of a mask (..., M): (..., n), n = 1 unless it is a set."""
-        return mask[..., self.slice]
 
 
 def columns_of(sizes: Mapping[str, int | None]) -> dict[str, Columns]:
@@ -174,7 +169,8 @@ def _complete(batch: Batch, columns: Mapping[str, Columns]) -> Batch:
 def check_known(names: Iterable[str], columns: Collection[str]) -> None:
     """Raise InputError for modalities that the model does not have."""
     unknown = [name for name in names if name not in columns]
-    require(not unknown, f"unknown modality {', '.join(unknown)}: the model has {', '.join(columns)}")
+    if unknown:
+        raise InputError(f"unknown modality {', '.join(unknown)}: the model has {', '.join(columns)}")
 
 
 def _check_tensors(values: Mapping[str, object]) -> None:

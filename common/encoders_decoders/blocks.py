@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from common.errors import require
+from common.errors import InputError
 
 CACHED = 1_000_000  # numbers of a hidden layer that fit a CPU's cache: smaller batches are up to three times as fast
 
@@ -195,11 +195,10 @@ def expert_params(network: nn.Module, *inputs: Tensor) -> tuple[Tensor, ...]:
         InputError: it gives something else.
     """
     params = outputs(network, *inputs)
-    several = isinstance(params, tuple)
-    given = [tuple(p.shape) for p in params] if several else f"a {type(params).__name__}"
-    remedy = "SplitLinearLayer(width, (d, d)) makes them of (B, width)"
-    fits = several and all(p.dim() > 1 for p in params)
-    require(fits, f"an encoder must give a tuple of parameters (B, D), not {given}: {remedy}")
+    if not isinstance(params, tuple) or any(p.dim() < 2 for p in params):
+        given = [tuple(p.shape) for p in params] if isinstance(params, tuple) else f"a {type(params).__name__}"
+        remedy = "SplitLinearLayer(width, (d, d)) makes them of (B, width)"
+        raise InputError(f"an encoder must give a tuple of parameters (B, D), not {given}: {remedy}")
     return params
 
 

@@ -37,6 +37,7 @@ class Decoder:
     def __init__(self, model: MultimodalVAE, batch: Batch) -> None:
         self.model, self.batch = model, batch
         self.scorable = None if batch.mask is None else model.scorable(batch.mask)  # (B, M)
+        self._with_batch_norm: dict[str, bool] = {}
 
     def __call__(self, z: Tensor, terms: Tensor | None = None, where: Tensor | None = None) -> dict[str, Tensor]:
         """Score samples of T terms, such as those of an ELBO or the components of a mixture.
@@ -79,7 +80,7 @@ class Decoder:
         """The indices of the n terms that score a modality."""
         if terms is None:
             return list(range(n))
-        return self.model.modality[name].columns.all_of(terms).any(dim=1).nonzero().squeeze(1).tolist()
+        return terms[:, self.model.modality[name].columns.slice].any(dim=1).nonzero().squeeze(1).tolist()
 
     def scored(
         self, name: str, dim: int, terms: Tensor | None, where: Tensor | None, used: list[int] | None = None
@@ -90,12 +91,12 @@ class Decoder:
             dim: the number of dimensions of z (T, ..., B, D).
             terms, where: see `__call__`; used: the indices of the terms, by default all.
         """
-        columns, used = self.model.modality[name].columns, slice(None) if used is None else used
-        scored = None if self.scorable is None else columns.all_of(self.scorable)
+        columns, used = self.model.modality[name].columns.slice, slice(None) if used is None else used
+        scored = None if self.scorable is None else self.scorable[:, columns]
         if where is not None:
-            where = where[used] if where.shape[-1] == 1 else columns.all_of(where[used])
+            where = where[used] if where.shape[-1] == 1 else where[used][..., columns]
             scored = where if scored is None else where & scored
-        elements = None if terms is None else columns.all_of(terms)[used]  # (T, n)
+        elements = None if terms is None else terms[used, columns]  # (T, n)
         if elements is not None and not elements.all():
             elements = on_device(elements, self.model.device).view(len(elements), *[1] * (dim - 2), -1)
             scored = elements if scored is None else elements & scored
@@ -141,7 +142,10 @@ class Decoder:
 
     def _has_batch_norm(self, name: str) -> bool:
         """Whether the statistics of batch norm in a modality's decoder are those of the batch."""
-        return self.model.training and has_batch_norm(self.model.decoder[self.model.modality[name].decoder.key])
+        if name not in self._with_batch_norm:
+            network = self.model.decoder[self.model.modality[name].decoder.key]
+            self._with_batch_norm[name] = self.model.training and has_batch_norm(network)
+        return self._with_batch_norm[name]
 
     def _log_prob(self, name: str, z: Tensor, values: Mapping[str, Tensor]) -> Tensor:
         """log p of z (..., B, D) and values (B, ...): (..., B), for a set (..., B, n); a few samples at a time."""
@@ -184,8 +188,9 @@ def samples_at_once(model: MultimodalVAE, n_latents: int) -> int:
     Args:
         n_latents: D.
     """
-    most = DECODED_AT_ONCE[model.device.type]
-    if model.device.type == "cuda":
+    device = next(model.parameters()).device.type
+    most = DECODED_AT_ONCE[device]
+    if device == "cuda":
         return most
     if model not in _largest_outputs:
         _largest_outputs[model] = _largest_output(model, n_latents)

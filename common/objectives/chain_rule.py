@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from common.data.batches import Batch, n_columns
+from common.data.batches import Batch
 from common.distributions.base import LatentDistribution
 from common.errors import require
 from common.multimodal_vae import MultimodalVAE
@@ -43,7 +43,7 @@ class ArElbo(MultimodalObjective):
         """The sum for each example, (B,), with the KLs weighted by beta; "ar/kl" is the sum of all KLs."""
         batch = self.model.observe(inputs)
         x = next(iter(batch.modalities.values()))
-        m = n_columns(self.model.columns)
+        m = self.model.n_columns
         rank = torch.rand(len(batch), m, device=x.device).argsort(dim=1)  # (B, M)
         turn = torch.arange(m, device=x.device)[:, None, None]
         seen, now = rank <= turn, rank == turn  # (M, B, M)

@@ -10,13 +10,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from common.data.batches import Batch, n_columns
+from common.data.batches import Batch
 from common.distributions.base import LatentDistribution
 from common.errors import require
 from common.execution.decoder import Decoder
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Bound, MultimodalObjective
-from common.subsets import joint_subset, mvae_subsets, on_device, single_modalities
+from common.subsets import joint_subset, mvae_subsets, single_modalities
 
 
 class Terms(NamedTuple):
@@ -64,7 +64,7 @@ class SumOfElbos(MultimodalObjective):
         value, named = -beta * kl.sum(dim=0), {f"{subset}/kl": kl[t] for t, subset in enumerate(terms.names)}
         fixed = self._names.values()
         for name, by_term in expected.items():
-            scores = self.model.columns[name].all_of(terms.subsets).any(dim=1).tolist()
+            scores = terms.subsets[:, self.model.columns[name].slice].any(dim=1).tolist()
             for t, subset in enumerate(terms.names):
                 if scores[t] or subset not in fixed:  # so that random subsets have the same terms in each step
                     value = value + self.weight(name, subset) * by_term[t]
@@ -85,36 +85,45 @@ class SumOfElbos(MultimodalObjective):
 
     def terms(self, batch: Batch) -> Terms:
         """The terms of a batch, without those of an example that equal another one."""
-        subsets = self.subsets()  # (T, M)
-        device, names = self.model.device, self._subset_names(subsets)
-        asked = (subsets.to(device) if self.random_subsets else on_device(subsets, device))[:, None]  # (T, 1, M)
+        terms = self._new_terms() if self.random_subsets else self._same_terms
+        terms = terms._replace(given=terms.given.to(next(iter(batch.modalities.values())).device))
         if batch.mask is None:
-            return Terms(names, subsets, asked, None)
-        given = asked & batch.mask  # (T, B, M)
-        several = (subsets.sum(dim=1) > 1).nonzero().squeeze(1).tolist()
-        repeated = _repeated(several, asked, given) & ~batch.mask.all(dim=-1)
+            return terms
+        given = terms.given & batch.mask  # (T, B, M)
+        several = (terms.subsets.sum(dim=1) > 1).nonzero().squeeze(1).tolist()
+        repeated = _repeated(several, terms.given, given) & ~batch.mask.all(dim=-1)
         where = given & ~repeated[..., None] & self.model.scorable(batch.mask)
         if batch.joint_only is not None:
-            single = torch.tensor([name in single_modalities(self.model.columns) for name in names], device=device)
+            single = torch.tensor([name in self._single_names for name in terms.names], device=where.device)
             where = where & ~(single[:, None] & batch.joint_only)[..., None]
-        return Terms(names, subsets, given, where)
+        return terms._replace(given=given, where=where)
 
-    @cached_property
-    def _names(self) -> dict[tuple[bool, ...], str]:
-        """The names of subsets that are not random, by their rows."""
-        columns = self.model.columns
-        named = single_modalities(columns) | {"joint": joint_subset(n_columns(columns))[0]}
-        return {tuple(subset.tolist()): name for name, subset in named.items()}
-
-    def _subset_names(self, subsets: Tensor) -> list[str]:
-        names, n_random = [], 0
+    def _new_terms(self) -> Terms:
+        """The terms of complete examples."""
+        subsets, names, n_random = self.subsets(), [], 0  # (T, M)
         for subset in subsets.tolist():
             name = self._names.get(tuple(subset))
             if name is None or name in names:  # random subsets come last, and can equal a fixed one
                 n_random += 1
                 name = f"subset{n_random}"
             names.append(name)
-        return names
+        return Terms(names, subsets, subsets[:, None].to(next(self.model.parameters()).device), None)
+
+    @cached_property
+    def _same_terms(self) -> Terms:
+        """The terms of complete examples, without random ones: a copy would make a GPU wait in each step."""
+        return self._new_terms()
+
+    @cached_property
+    def _single_names(self) -> tuple[str, ...]:
+        """The names of the terms with one modality, or one element."""
+        return tuple(single_modalities(self.model.columns))
+
+    @cached_property
+    def _names(self) -> dict[tuple[bool, ...], str]:
+        """The names of subsets that are not random, by their rows."""
+        named = single_modalities(self.model.columns) | {"joint": joint_subset(self.model.n_columns)[0]}
+        return {tuple(subset.tolist()): name for name, subset in named.items()}
 
 
 class StandardElbo(SumOfElbos):
@@ -124,7 +133,7 @@ class StandardElbo(SumOfElbos):
     """
 
     def subsets(self) -> Tensor:
-        return joint_subset(n_columns(self.model.columns))
+        return joint_subset(self.model.n_columns)
 
 
 class MvaeElbo(SumOfElbos):
@@ -155,7 +164,7 @@ class MvaeElbo(SumOfElbos):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(model, weights)
-        n = n_columns(self.model.columns)
+        n = self.model.n_columns
         require(K >= 0, f"the number of random subsets (--approx-m) must not be negative, it is {K}")
         require(K == 0 or n > 2, f"random subsets need at least 3 modalities (got {n}): leave out --approx-m")
         self.K, self.random_subsets = K, K > 0

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from common.data.batches import Batch, n_columns
+from common.data.batches import Batch
 from common.errors import require
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Bound, MultimodalObjective, bound_of, by_modality
@@ -46,7 +46,7 @@ class JointAndSingles(MultimodalObjective):
         batch, c = self.model.observe(inputs), self.coefficients(beta)
         columns = self.model.columns
         singles = single_modalities(columns)  # a set counts by its elements, if they are few
-        subsets = torch.stack([joint_subset(n_columns(columns))[0], *singles.values()])  # (1 + S, M)
+        subsets = torch.stack([joint_subset(self.model.n_columns)[0], *singles.values()])  # (1 + S, M)
         given = on_device(subsets, self.model.device)[:, None]  # (1 + S, 1, M)
         given = given if batch.mask is None else given & batch.mask
         params = self.model.experts(batch)
@@ -63,7 +63,7 @@ class JointAndSingles(MultimodalObjective):
         terms = {"joint/kl": kl} | {f"{name}/kl from joint": distance[s] for s, name in enumerate(singles)}
         for name, by_subset in log_p.items():
             value = value + self.weights[name] * (c.joint * by_subset[0] + c.singles * by_subset[1:].sum(dim=0))
-            holds = columns[name].all_of(subsets).any(dim=1).tolist()
+            holds = subsets[:, columns[name].slice].any(dim=1).tolist()
             terms |= {f"{('joint', *singles)[t]}/{name}": x for t, x in enumerate(by_subset) if holds[t]}
         return bound_of(value, terms, batch.mask)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from common.data.batches import Batch, n_columns
+from common.data.batches import Batch
 from common.distributions.location_scale import DiagonalGaussian
 from common.errors import require
 from common.experts import product_of_experts
@@ -114,7 +114,7 @@ class ReweightedElbo(MultimodalObjective):
         batch = self.model.observe(inputs)
         q = self.model.fuse(self.model.experts(batch), batch.mask)
         pi, experts = q.weights, q.components  # (M, B), batch shape (B, M)
-        one_each = len(pi) == len(self.model.modalities) == n_columns(self.model.columns)
+        one_each = len(pi) == len(self.model.modalities) == self.model.n_columns
         require(one_each, "the reweighted ELBO needs a mixture with one expert for each modality: take MmvaeElbo")
         z = experts.rsample().movedim(1, 0)  # (M, B, D)
         ratio = self._ratios(experts, z, pi > 0)

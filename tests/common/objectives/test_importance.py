@@ -1,7 +1,6 @@
 """IWAE, STL and DReG: bounds against exact log-likelihoods, gradients against each other, a grid, and closed forms."""
 
 import math
-from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -538,7 +537,7 @@ def spread(fusion, absent):
     inputs = draw(weights, scales, 9)
     if absent:
         inputs["a"][[1, 5]] = inputs["b"][:1] = torch.nan
-    model.modality = {name: replace(modality, weight=3000.0) for name, modality in model.modality.items()}
+    model.weights = dict.fromkeys(model.modalities, 3000.0)
     return model, inputs
 
 
