@@ -26,7 +26,7 @@ GRADIENTS = ("exact", "stop-all", "published")
 NARROW = 0.01  # scale below which DReG's gradient, with noise of about w^2 / scale, is noisier than IWAE's
 
 
-def estimate(log_w: Tensor, pi: Tensor, looser: bool) -> Tensor:
+def bound(log_w: Tensor, pi: Tensor, looser: bool) -> Tensor:
     r"""The importance-weighted bound, (B,), nats.
 
     .. math:: \log \frac1K \sum_{t,k} \pi_t w_{tk}, \qquad \text{looser: } \sum_t \pi_t \log \frac1K \sum_k w_{tk}
@@ -50,7 +50,7 @@ def normalised(log_w: Tensor, pi: Tensor, looser: bool) -> Tensor:
 
 
 def coefficients(log_w: Tensor, pi: Tensor, looser: bool) -> Tensor:
-    """The derivative of `estimate` with respect to each log w, (T, K, B)."""
+    """The derivative of `bound` with respect to each log w, (T, K, B)."""
     w = normalised(log_w, pi, looser)
     return pi[:, None] * w if looser else w
 
@@ -81,7 +81,7 @@ class ImportanceWeighted(MultimodalObjective):
 
 
 class IwaeElbo(ImportanceWeighted):
-    r"""The importance-weighted bound (`estimate`) with its own gradient.
+    r"""The importance-weighted bound (`bound` of this module) with its own gradient.
 
     `looser` has the mean over the components outside the logarithm: lower, and what MMVAE trains. Both are lower bounds
     on log p(X), where X are the modalities that an example has. With a beta other than 1 they bound nothing (except for
@@ -118,8 +118,8 @@ class IwaeElbo(ImportanceWeighted):
     def loss(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> tuple[Tensor, Bound]:
         batch = self.model.observe(inputs)
         params, z, _ = self.sample(batch)
-        surrogate, bound = self.surrogate(self.decode(self.model, batch), params, z, beta)
-        return -surrogate.mean(), bound
+        surrogate, found = self.surrogate(self.decode(self.model, batch), params, z, beta)
+        return -surrogate.mean(), found
 
     def backward(self, inputs: Mapping[str, Tensor] | Batch, beta: float, n: int) -> Bound:
         return weighted.backward(self, self.model.observe(inputs), beta, n)
@@ -140,9 +140,10 @@ class IwaeElbo(ImportanceWeighted):
         self, batch: Batch, log_w: Tensor, pi: Tensor, terms: Mapping[str, Tensor], addend: Tensor | float = 0
     ) -> tuple[Tensor, Bound]:
         """The surrogate, whose value is the bound's and whose gradient has an addend, (B,); and the bound."""
-        bound = bound_of(estimate(log_w, pi, self.looser), terms, batch.mask)
         surrogate = (self.coefficients(log_w.detach(), pi) * log_w).sum(dim=(0, 1)) + addend
-        return bound_of(bound.value.detach() + surrogate - surrogate.detach(), {}, batch.mask).value, bound
+        surrogate = bound_of(surrogate, {}, batch.mask).value
+        found = bound_of(bound(log_w, pi, self.looser), terms, batch.mask)
+        return found.value.detach() + surrogate - surrogate.detach(), found
 
     def log_q(self, q: LatentDistribution, z: Tensor) -> Tensor:
         """log q(z|X) as log w has it, (T, K, B): here all of its parameters have gradients."""
@@ -206,8 +207,8 @@ class DregIwaeElbo(IwaeElbo):
             scale = 1 - q.responsibility_per_latent(torch.ones_like(w)) * (1 - w[..., None])
         if z.requires_grad:
             scaled_z.register_hook(lambda gradient: gradient * scale)
-        surrogate, bound = self.with_bound(decoder.batch, log_w, pi, terms, addend)
-        return surrogate, bound.detach()
+        surrogate, found = self.with_bound(decoder.batch, log_w, pi, terms, addend)
+        return surrogate, found.detach()
 
     def log_q(self, q: LatentDistribution, z: Tensor) -> Tensor:
         """log q(z|X) without gradient with respect to the parameters of the component that z is drawn from."""
