@@ -1,6 +1,6 @@
 """log p(x_m|z) of a batch: the one place that knows masks, sets, stacked decoders, batch norm and the memory."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from weakref import WeakKeyDictionary
 
 import torch
@@ -83,18 +83,20 @@ class Decoder:
         return terms[:, self.model.modality[name].columns.slice].any(dim=1).nonzero().squeeze(1).tolist()
 
     def scored(
-        self, name: str, dim: int, terms: Tensor | None, where: Tensor | None, used: list[int] | None = None
+        self, name: str, dim: int, terms: Tensor | None, where: Tensor | None, used: Sequence[int]
     ) -> Tensor | None:
         """Where a modality is scored in some terms, (B, n) or (T, ..., B, n), n = 1 for a plain one; None: everywhere.
 
         Args:
             dim: the number of dimensions of z (T, ..., B, D).
-            terms, where: see `__call__`; used: the indices of the terms, by default all.
+            terms, where: see `__call__`; used: the indices of the terms.
         """
-        columns, used = self.model.modality[name].columns.slice, slice(None) if used is None else used
+        columns = self.model.modality[name].columns.slice
         scored = None if self.scorable is None else self.scorable[:, columns]
         if where is not None:
-            where = where[used] if where.shape[-1] == 1 else where[used][..., columns]
+            where = where if where.shape[-1] == 1 else where[..., columns]
+            if len(used) < len(where):  # an index would be a copy to a GPU, see `on_device`
+                where = torch.stack([where[t] for t in used])
             scored = where if scored is None else where & scored
         elements = None if terms is None else terms[used, columns]  # (T, n)
         if elements is not None and not elements.all():

@@ -122,7 +122,10 @@ def _decoded_first(objective: nn.Module, batch: Batch, z: Tensor, pi: Tensor) ->
     def decoded(rows: slice) -> dict[str, Tensor]:
         decoder, where = Decoder(model, batch[rows]), (pi[:, None, rows, None] > 0)
         of_rows = z[:, :, rows]
-        return {name: decoder.of_modality(name, of_rows, decoder.scored(name, 4, None, where)) for name in names}
+        return {
+            name: decoder.of_modality(name, of_rows, decoder.scored(name, 4, None, where, range(len(z))))
+            for name in names
+        }
 
     n = -(-len(batch) // PROBE_EVERY)
     first = decoded(slice(n))

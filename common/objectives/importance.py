@@ -2,9 +2,17 @@ r"""Importance-weighted bounds and their gradients: IWAE, STL and DReG, for post
 
 K samples of each of the T components of a mixture (T = 1 for other posteriors) have the importance weights
 
-.. math:: w_{tk} = p(z_{tk}) \prod_m p(x_m|z_{tk}) / q(z_{tk}|X), \quad z_{tk} \sim q_t
+.. math:: w_{tk} = p(z_{tk}) \prod_m p(x_m|z_{tk}) / q(z_{tk}|X), \quad z_{tk} \sim q_t, \quad
+          q(z|X) = \sum_t \pi_t q_t(z)
 
-The three objectives have the same bound. Their gradients differ in the log q(z|X) that log w has.
+The objectives have the same `bound`, a function of the log w alone. With c_tk, its derivative with respect to log w_tk
+(`coefficients`), its gradient is :math:`\sum_{tk} c_{tk} \nabla \log w_{tk}`. The objectives differ in the parameters
+of q(z|X) that log w holds fixed, and DReG in what it makes of the gradient through z:
+
+    IWAE                    none
+    STL, DReG "published"   all of them
+    DReG "stop-all"         all of them; the gradient through z_tk is multiplied by w_tk, normalised
+    DReG "exact"            those of q_t, of which z_tk is a sample; see `DregIwaeElbo`
 """
 
 import math
@@ -23,7 +31,9 @@ from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Bound, MultimodalObjective, bound_of, by_modality
 
 GRADIENTS = ("exact", "stop-all", "published")
-NARROW = 0.01  # scale below which DReG's gradient, with noise of about w^2 / scale, is noisier than IWAE's
+# A latent's scale below which DReG's gradient is noisier than IWAE's: the slope of log q is 1 / scale there. MMVAE's
+# scales sum to D, and a scale of 1e-6 in the first steps would drive an encoder away for good.
+NARROW = 0.01
 
 
 def bound(log_w: Tensor, pi: Tensor, looser: bool) -> Tensor:
@@ -31,11 +41,12 @@ def bound(log_w: Tensor, pi: Tensor, looser: bool) -> Tensor:
 
     .. math:: \log \frac1K \sum_{t,k} \pi_t w_{tk}, \qquad \text{looser: } \sum_t \pi_t \log \frac1K \sum_k w_{tk}
 
-    (Burda et al. 2016, arXiv 1509.00519, eq. 8; for mixtures Shi et al. 2019, arXiv 1911.03393, eq. 3.)
+    (Burda et al. 2016, arXiv 1509.00519, eq. 8, for T = 1; for mixtures Shi et al. 2019, arXiv 1911.03393, who train
+    the looser one.)
 
     Args:
         log_w: (T, K, B).
-        pi: the components' weights in the mixture, (T, B).
+        pi: the components' weights in the mixture, (T, B), which have no gradient.
     """
     if looser:
         return (pi * log_w.logsumexp(dim=1)).sum(dim=0) - math.log(log_w.shape[1])
@@ -43,7 +54,7 @@ def bound(log_w: Tensor, pi: Tensor, looser: bool) -> Tensor:
 
 
 def normalised(log_w: Tensor, pi: Tensor, looser: bool) -> Tensor:
-    """w over the sum of all weights, weighted by pi; looser: over the sum of the component's own: (T, K, B)."""
+    """pi_t w_tk over the sum of all pi_t w_tk; looser: w_tk over the sum of its own component's: (T, K, B)."""
     if looser:
         return log_w.softmax(dim=1)
     return (log_w + pi.log()[:, None]).flatten(0, 1).softmax(dim=0).view_as(log_w)
@@ -56,17 +67,16 @@ def coefficients(log_w: Tensor, pi: Tensor, looser: bool) -> Tensor:
 
 
 class ImportanceWeighted(MultimodalObjective):
-    r"""Base class: log w, the bound, and the surrogate loss :math:`-\sum_{tk} c_{tk} \log w_{tk}`, c held fixed.
+    """Base class of bounds by importance weights: log w and the coefficients.
 
-    c are the `coefficients`, so that the surrogate has the bound's gradient. lambda weighs log p(x_m|z), beta weighs
-    log p(z) - log q(z|X).
+    lambda_m weighs log p(x_m|z) in log w, beta weighs log p(z) - log q(z|X).
     """
 
     needs_closed_form_prior_kl = False
     looser = False
 
     def coefficients(self, log_w: Tensor, pi: Tensor) -> Tensor:
-        """`coefficients` of this bound."""
+        """`coefficients` of this objective's bound."""
         return coefficients(log_w, pi, self.looser)
 
     def log_weights(
@@ -84,8 +94,8 @@ class IwaeElbo(ImportanceWeighted):
     r"""The importance-weighted bound (`bound` of this module) with its own gradient.
 
     `looser` has the mean over the components outside the logarithm: lower, and what MMVAE trains. Both are lower bounds
-    on log p(X), where X are the modalities that an example has. With a beta other than 1 they bound nothing (except for
-    K = 1 and a beta above 1, where a mixture needs `looser`).
+    on log p(X), where X are the modalities that an example has. With a beta or a lambda other than 1 they bound nothing
+    (except for K = 1 and a beta above 1, where a mixture needs `looser`).
 
     Args:
         K: samples of each component.
@@ -131,19 +141,11 @@ class IwaeElbo(ImportanceWeighted):
         return params, q.sample_components(self.K), q.weights
 
     def surrogate(self, decoder: Decoder, params: tuple[Tensor, ...], z: Tensor, beta: float) -> tuple[Tensor, Bound]:
-        """What has the gradient to train with, (B,), and the bound, both at the samples that `sample` gave."""
+        """The bound at the samples of `sample`, (B,), with the gradient to train with; and the bound with its terms."""
         q = self.model.training_posterior(params, decoder.batch.mask)
         log_w, terms = self.log_weights(decoder, z, q.weights, self.log_q(q, z), beta)
-        return self.with_bound(decoder.batch, log_w, q.weights, terms)
-
-    def with_bound(
-        self, batch: Batch, log_w: Tensor, pi: Tensor, terms: Mapping[str, Tensor], addend: Tensor | float = 0
-    ) -> tuple[Tensor, Bound]:
-        """The surrogate, whose value is the bound's and whose gradient has an addend, (B,); and the bound."""
-        surrogate = (self.coefficients(log_w.detach(), pi) * log_w).sum(dim=(0, 1)) + addend
-        surrogate = bound_of(surrogate, {}, batch.mask).value
-        found = bound_of(bound(log_w, pi, self.looser), terms, batch.mask)
-        return found.value.detach() + surrogate - surrogate.detach(), found
+        found = bound_of(bound(log_w, q.weights, self.looser), terms, decoder.batch.mask)
+        return found.value, found
 
     def log_q(self, q: LatentDistribution, z: Tensor) -> Tensor:
         """log q(z|X) as log w has it, (T, K, B): here all of its parameters have gradients."""
@@ -154,7 +156,7 @@ class StlElbo(IwaeElbo):
     """IwaeElbo whose gradient leaves out the score of q's parameters ("sticking the landing", Roeder et al. 2017).
 
     arXiv 1703.09194. For K = 1 the gradient is unbiased, for a mixture only with `looser`. For K > 1 it is biased;
-    DregIwaeElbo's is not.
+    that of DregIwaeElbo is not.
     """
 
     def log_q(self, q: LatentDistribution, z: Tensor) -> Tensor:
@@ -165,18 +167,19 @@ class StlElbo(IwaeElbo):
 class DregIwaeElbo(IwaeElbo):
     r"""IwaeElbo with a doubly reparameterised gradient of lower variance (Tucker et al. 2019, arXiv 1810.04152).
 
-    The bound is IwaeElbo's; the loss is a surrogate with this gradient. Let z ~ q_t, let w be its importance weight,
-    `normalised`, and r = pi_t q_t(z) / q(z|X). The "exact" gradient is unbiased for mixtures too (after Bauer & Mnih
-    2021, arXiv 2101.11046). Decoders and prior get :math:`w \nabla \log p(X, z)`. At fixed z the components other than
-    q_t get :math:`-\beta w \nabla_{\phi_j} \log q(z|X)`. Through z, q_t gets
+    The bound is IwaeElbo's. Let z ~ q_t, c its coefficient, w its normalised weight, :math:`r = \pi_t q_t(z) / q(z|X)`.
+    With the rule "exact" the decoders and the prior get IWAE's gradient, and at fixed z the components other than q_t
+    get :math:`-\beta c \nabla_{\phi_j} \log q(z|X)`, as in IWAE's. Through z, q_t gets
 
-    .. math:: w (1 - \beta r (1 - w)) \nabla_z \log w - \beta w \nabla_z r
+    .. math:: c (1 - \beta r (1 - w)) \nabla_z \log w - \beta c \nabla_z r
 
-    Derivatives with respect to z hold all parameters fixed. Latents with a scale below `NARROW` get IWAE's gradient,
-    which is unbiased too: the slope of log q is 1 / scale there. MMVAE's scales sum to D, and a scale of 1e-6 in the
-    first steps would drive an encoder away for good. The other two rules stop the gradient of log q(z|X) with respect
-    to its parameters and treat narrow latents like all others: "stop-all" (the papers' rule for one encoder, biased for
-    mixtures) weights the gradient through z by w^2, "published" (MMVAE's code, always biased) by w.
+    in place of its score: Tucker's identity for the score times c r. Derivatives by z hold all parameters fixed. It is
+    unbiased for mixtures too. Latents with a scale below `NARROW` get IWAE's gradient, which is unbiased as well. For
+    private latents, r is 1 for those of the component itself and 0 for those of other modalities.
+
+    The other rules hold all parameters of log q(z|X) fixed, and treat narrow latents like all others. "stop-all" gives
+    q_t :math:`c w \nabla_z \log w`, the papers' rule for one encoder: unbiased for T = 1 and beta = 1, biased for
+    mixtures. "published" gives it :math:`c \nabla_z \log w`, which MMVAE's code computes: `StlElbo`'s gradient.
     """
 
     def __init__(
@@ -192,29 +195,30 @@ class DregIwaeElbo(IwaeElbo):
         self.gradient = gradient
 
     def surrogate(self, decoder: Decoder, params: tuple[Tensor, ...], z: Tensor, beta: float) -> tuple[Tensor, Bound]:
-        q = self.model.training_posterior(params, decoder.batch.mask)
-        pi, scaled_z = q.weights, z.view_as(z)  # its gradient is scaled below
-        log_w, terms = self.log_weights(decoder, scaled_z, pi, self.log_q(q, scaled_z), beta)
-        w = normalised(log_w.detach(), pi, self.looser)
-        scale, addend = 1, 0
+        mask, q = decoder.batch.mask, self.model.training_posterior(params, decoder.batch.mask)
+        pi, through_z = q.weights, z.view_as(z)  # the hook below multiplies the gradient that arrives here
+        log_w, terms = self.log_weights(decoder, through_z, pi, self.log_q(q, through_z), beta)
+        found = bound_of(bound(log_w, pi, self.looser), terms, mask)
+        value, w = found.value, normalised(log_w.detach(), pi, self.looser)
+        factor = 1
         if self.gradient == "exact":
             narrow = _by_component(q.scales < NARROW)
             r = _own_responsibility(q, torch.where(narrow, z.detach(), z))  # (T, K, B)
-            addend = -beta * (self.coefficients(log_w.detach(), pi) * r).sum(dim=(0, 1))
-            scale = 1 - beta * q.responsibility_per_latent(r.detach()) * (1 - w[..., None])
-            scale = torch.where(narrow, 1, scale)
+            factor = 1 - beta * q.responsibility_per_latent(r.detach()) * (1 - w[..., None])
+            factor = torch.where(narrow, 1, factor)
+            addend = -beta * (self.coefficients(log_w.detach(), pi) * r).sum(dim=(0, 1))  # of z: past the hook
+            value = value + bound_of(addend - addend.detach(), {}, mask).value
         elif self.gradient == "stop-all":
-            scale = 1 - q.responsibility_per_latent(torch.ones_like(w)) * (1 - w[..., None])
-        if z.requires_grad:
-            scaled_z.register_hook(lambda gradient: gradient * scale)
-        surrogate, found = self.with_bound(decoder.batch, log_w, pi, terms, addend)
-        return surrogate, found.detach()
+            factor = 1 - q.responsibility_per_latent(torch.ones_like(w)) * (1 - w[..., None])
+        if through_z.requires_grad:  # not if only decoders learn
+            through_z.register_hook(lambda gradient: gradient * factor)
+        return value, found.detach()
 
     def log_q(self, q: LatentDistribution, z: Tensor) -> Tensor:
-        """log q(z|X) without gradient with respect to the parameters of the component that z is drawn from."""
+        """log q(z|X), with the parameters held fixed that the rule names."""
         exact = self.gradient == "exact"
         stopped = q.detached(except_for=q.scales < NARROW if exact else None)
-        log_qs = stopped.component_log_probs(z)  # (T, K, B, T)
+        log_qs = stopped.component_log_probs(z)  # log pi_j q_j(z), (T, K, B, T)
         if exact:
             own = torch.eye(len(z), dtype=torch.bool, device=z.device)[:, None, None]
             log_qs = torch.where(own, log_qs, q.component_log_probs(z))
@@ -223,10 +227,10 @@ class DregIwaeElbo(IwaeElbo):
 
 def _own_responsibility(q: LatentDistribution, z: Tensor) -> Tensor:
     """r = pi_t q_t(z) / q(z|X) of the component t that z (T, K, B, D) is drawn from, (T, K, B), at fixed parameters."""
-    log_qs = q.detached().component_log_probs(z)  # (T, K, B, T)
+    log_qs = q.detached().component_log_probs(z)  # log pi_j q_j(z), (T, K, B, T)
     return (log_qs.diagonal(dim1=0, dim2=-1).movedim(-1, 0) - log_qs.logsumexp(dim=-1)).exp()
 
 
 def _by_component(x: Tensor) -> Tensor:
-    """Values by latent, (B, D) or for a mixture (B, T, D), in the order of samples, (T, 1, B, D)."""
+    """Values by latent, (B, D) or for a mixture (B, T, D), beside samples z (T, K, B, D): (T, 1, B, D)."""
     return (x if x.dim() == 3 else x.unsqueeze(1)).movedim(1, 0).unsqueeze(1)
