@@ -29,6 +29,7 @@ from training.options import RunConfig
 from training.runs import CURVES, REMEDY, Callback, Progress, Run, report_epoch
 from training.steps import DIVERGED, Step, require_finite
 
+Split = Examples | streams.Stream
 PICTURES_EVERY = 60.0  # seconds between pictures during training
 EVALUATION_BATCH = 500  # examples: without gradients there is room for more than training's batch
 MAX_TERMS = 12  # terms that fit beside a progress bar
@@ -39,9 +40,7 @@ def annealed(step: int, annealing_steps: int) -> float:
     return min(1.0, (step + 1) / annealing_steps) if annealing_steps else 1.0
 
 
-def validation_means(
-    objective: Objective, examples: Examples | streams.Stream, seed: int, beta: float
-) -> dict[str, float]:
+def validation_means(objective: Objective, examples: Split, seed: int, beta: float) -> dict[str, float]:
     """Means of the bound and its terms, in nats, always with the same latent noise."""
     meter = Meter()
     objective.eval()
@@ -109,8 +108,8 @@ class Trainer:
 
     model: nn.Module
     objective: Objective
-    train: Examples | streams.Stream
-    valid: Examples | streams.Stream | None
+    train: Split
+    valid: Split | None
     config: RunConfig
     run: Run
     draw: Callable[[Path], None] | None = None

@@ -44,16 +44,14 @@ def schedule(config: RunConfig, optimizer: Optimizer, n_batches: int, steps: int
         n_batches: minibatches in an epoch.
         steps: minibatches that are finished.
     """
+    total = max(config.epochs * n_batches, 1)
+
+    def factor(step: int) -> float:
+        return 1.0 if config.lr_schedule == "constant" else (1 + math.cos(math.pi * step / total)) / 2
+
     for group in optimizer.param_groups:
         group["initial_lr"] = config.lr
-    return LambdaLR(optimizer, lambda step: factor(config, step, n_batches), last_epoch=steps - 1)
-
-
-def factor(config: RunConfig, step: int, n_batches: int) -> float:
-    """The share of --lr at a step (from 0)."""
-    if config.lr_schedule == "constant":
-        return 1.0
-    return (1 + math.cos(math.pi * step / max(config.epochs * n_batches, 1))) / 2
+    return LambdaLR(optimizer, factor, last_epoch=steps - 1)
 
 
 def restore(path: Path, saved: OptimizerState, optimizer: Optimizer, names: Set[str], remedy: str) -> None:

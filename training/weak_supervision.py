@@ -34,18 +34,23 @@ AT_ONCE = 500  # images
 UNPAIRED = tuple(name for name in choices.PAIR_MODELS if choices.MODELS[name].unpaired)
 
 
+def accuracy(predicted: Tensor, labels: Tensor) -> float:
+    """The share of right labels, both (N, G)."""
+    return (predicted == labels).double().mean().item()
+
+
 class Task(NamedTuple):
     """What is inferred from the image.
 
     label: the modality, whose values (N,) or (N, G) are G labels from 0 to n_values - 1.
     n_values: number of values of a label.
-    score: predicted labels (N, G), true ones (N, G) -> their agreement in [0, 1]; by default the accuracy.
+    score: predicted labels (N, G), true ones (N, G) -> their agreement in [0, 1].
     score_name: the score's name, on the plot's axis.
     """
 
     label: str
     n_values: int
-    score: Callable[[Tensor, Tensor], float] = lambda predicted, labels: (predicted == labels).double().mean().item()
+    score: Callable[[Tensor, Tensor], float] = accuracy
     score_name: str = "accuracy of the label from the image"
 
     def labels(self, examples: Examples) -> Tensor:
