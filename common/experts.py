@@ -15,9 +15,7 @@ def product_of_experts(
               T = 1 + \sum_{m \in S} \sigma_m^{-2}, \quad \mu = T^{-1} \sum_{m \in S} \sigma_m^{-2} \mu_m
 
     (Wu & Goodman 2018, arXiv 1802.05335, section 2.2; the prior N(0, I) is an expert even if S has one member.)
-    Computed over the experts as mean = sum of softmax(-logvar) * mu and logvar = -logsumexp(-logvar), which is exact
-    and keeps finite gradients where precisions or variances would overflow. Several products of the same experts in
-    float32 are matrix products of mask and precisions in float64; these are finite for variances down to e^-709.
+    Precisions are summed in float64, which is exact and has finite gradients for variances from e^-700 to e^700.
 
     Args:
         mu, logvar: the experts' means and log-variances, (M, B, D).
@@ -27,24 +25,12 @@ def product_of_experts(
     Returns:
         mean and log-variance of the product, each (..., B, D); the prior's where no expert takes part.
     """
-    if mask is None and with_prior is not True:
-        mask = torch.ones_like(mu[:, :, 0].T, dtype=torch.bool)
-    if mask is not None and mask.dim() > 2 and mu.dtype != torch.float64:
-        precision = (-logvar).double().exp()  # (M, B, D)
-        total, moment = masked_sum(torch.cat([precision, precision * mu], dim=-1), mask).chunk(2, dim=-1)
-        variance = (total + (~mask.any(dim=-1) | with_prior).unsqueeze(-1)).reciprocal()  # (..., B, D)
-        return (moment * variance).to(mu), variance.log().to(mu)
-    prior = torch.zeros_like(mu[:1])
-    mu = torch.cat([prior, mu]).movedim(0, -2)  # (B, M + 1, D)
-    log_precision = torch.cat([prior, -logvar]).movedim(0, -2)
-    if mask is not None:
-        has_prior = ~mask.any(dim=-1) | with_prior  # (..., B)
-        present = torch.cat([has_prior.unsqueeze(-1), mask], dim=-1).unsqueeze(-1)  # (..., B, M + 1, 1)
-        log_precision = log_precision.masked_fill(~present, -torch.inf)  # (..., B, M + 1, D)
-    peak = log_precision.detach().amax(dim=-2, keepdim=True)
-    weight = (log_precision - peak).exp()  # softmax and logsumexp share this exponential
-    total = weight.sum(dim=-2)
-    return (weight * mu).sum(dim=-2) / total, -(peak.squeeze(-2) + total.log())
+    precision = (-logvar).double().exp()  # (M, B, D)
+    total, moment = masked_sum(torch.cat([precision, precision * mu], dim=-1), mask).chunk(2, dim=-1)  # (..., B, D)
+    if mask is not None and with_prior is not True:
+        with_prior = (~mask.any(dim=-1) | with_prior).unsqueeze(-1)
+    total = total + with_prior
+    return (moment / total).to(mu), -total.log().to(mu)
 
 
 def masked_sum(x: Tensor, mask: Tensor | None) -> Tensor:
@@ -98,5 +84,5 @@ def quotient_of_experts(mu: Tensor, logvar: Tensor, mask: Tensor | None = None) 
             x.masked_fill(~mask.unsqueeze(-1), -torch.inf) for x in (log_excess, log_precision)
         )  # (..., B, M, D)
     total = torch.cat([torch.zeros_like(log_excess[..., :1, :]), log_excess], dim=-2).logsumexp(dim=-2)  # (..., B, D)
-    share = (log_precision - total.unsqueeze(-2)).exp()
-    return (share * mu).sum(dim=-2), -total
+    weight = (log_precision - total.unsqueeze(-2)).exp()
+    return (weight * mu).sum(dim=-2), -total

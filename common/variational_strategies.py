@@ -230,12 +230,12 @@ class MopoeStrategy(Strategy):
         """Parameters, each (M, B, D), and a mask (..., B, M) -> logits (..., B, T), the parameters (..., B, T, D)."""
         subsets = on_device(all_subsets(len(params[0])), params[0].device)  # (T, M)
         if mask is None:
-            given, complete = subsets.unsqueeze(1), None
+            given, all_present = subsets.unsqueeze(1), None
         else:
             given = subsets.view(-1, *[1] * (mask.dim() - 1), mask.shape[-1]) & mask  # (T, ..., B, M)
-            complete = (mask.unsqueeze(-2) | ~subsets).all(dim=-1)
+            all_present = (mask.unsqueeze(-2) | ~subsets).all(dim=-1)
         products = (p.movedim(0, -2) for p in self.products(params, given, subsets))  # (..., B, T, D)
-        return _equally_weighted(complete, *products)
+        return _equally_weighted(all_present, *products)
 
     def products(self, params: tuple[Tensor, ...], given: Tensor, subsets: Tensor) -> tuple[Tensor, ...]:
         """The parameters of each subset's product, each (T, ..., B, D).
@@ -263,8 +263,8 @@ class PublishedMopoeStrategy(MopoeStrategy):
     """MoPoE's mixture as in its authors' code: only the product of all modalities includes the prior."""
 
     def products(self, params: tuple[Tensor, ...], given: Tensor, subsets: Tensor) -> tuple[Tensor, ...]:
-        complete = subsets.all(dim=1).view(-1, *[1] * (given.dim() - 2))  # (T, ..., 1)
-        return product_of_experts(*params, given, with_prior=complete)
+        of_all = subsets.all(dim=1).view(-1, *[1] * (given.dim() - 2))  # (T, ..., 1)
+        return product_of_experts(*params, given, with_prior=of_all)
 
 
 def _zero_without_modalities(mask: Tensor | None, params: Iterable[Tensor]) -> tuple[Tensor, ...]:
@@ -272,26 +272,26 @@ def _zero_without_modalities(mask: Tensor | None, params: Iterable[Tensor]) -> t
     return tuple(params) if mask is None else tuple(p * mask.any(dim=-1, keepdim=True) for p in params)
 
 
-def _equally_weighted(complete: Tensor | None, *params: Tensor) -> tuple[Tensor, ...]:
+def _equally_weighted(all_present: Tensor | None, *params: Tensor) -> tuple[Tensor, ...]:
     """The parameters of a mixture that gives equal weights to the components whose experts are all present.
 
-    The other components have weight 0 and the parameters of a complete one, so that their samples and densities stay
-    finite. In an example without any complete component all components have equal weights and parameters 0.
+    The other components have weight 0 and the parameters of one of these, so that their samples and densities stay
+    finite. In an example without any such component all components have equal weights and parameters 0.
 
     Args:
-        complete: which components have all their experts, (..., B, T) bool; None for all of them.
+        all_present: which components have all their experts, (..., B, T) bool; None for all of them.
         params: the components' parameters, each (..., B, T, D).
 
     Returns:
         logits (..., B, T) and the parameters, each (..., B, T, D).
     """
-    if complete is None:
+    if all_present is None:
         return params[0].new_zeros(params[0].shape[:-1]), *params
-    logits = torch.zeros_like(complete, dtype=params[0].dtype)
-    logits = logits.masked_fill(~complete & complete.any(-1, True), -torch.inf)
+    logits = torch.zeros_like(all_present, dtype=params[0].dtype)
+    logits = logits.masked_fill(~all_present & all_present.any(-1, True), -torch.inf)
     shape = torch.broadcast_shapes(logits.shape, params[0].shape[:-1])
-    first = complete.int().argmax(dim=-1, keepdim=True)  # (..., B, 1)
-    source = torch.where(complete, torch.arange(complete.shape[-1], device=complete.device), first)  # (..., B, T)
-    source = source.unsqueeze(-1)
-    filled = (p.expand(*shape, -1).masked_fill(~complete.unsqueeze(-1), 0) for p in params)
+    first = all_present.int().argmax(dim=-1, keepdim=True)  # (..., B, 1)
+    own = torch.arange(all_present.shape[-1], device=all_present.device)
+    source = torch.where(all_present, own, first).unsqueeze(-1)  # (..., B, T, 1)
+    filled = (p.expand(*shape, -1).masked_fill(~all_present.unsqueeze(-1), 0) for p in params)
     return logits.expand(shape), *(p.gather(-2, source.expand_as(p)) for p in filled)

@@ -103,22 +103,22 @@ class JointFlows(Unnormalised):
         self.experts = Flows(DiagonalGaussian(mu[..., :-1, :], logvar[..., :-1, :]), [flow() for flow in flows])
         self.joint = DiagonalGaussian(mu[..., -1, :], logvar[..., -1, :])
         self.prior = DiagonalGaussian(*[torch.zeros_like(mu[..., -1, :])] * 2)
-        self.n_given, self.complete = present.sum(dim=-1), present.all(dim=-1)  # (...)
+        self.n_given, self.all_given = present.sum(dim=-1), present.all(dim=-1)  # (...)
 
     @cached_property
     def in_between(self) -> Tensor:
         """Where q is a product of flows: more than one modality is given, and not all; (...) bool."""
-        return (self.n_given > 1) & ~self.complete
+        return (self.n_given > 1) & ~self.all_given
 
     @cached_property
     def is_gaussian(self) -> Tensor:
         """Where q is the Gaussian of the proposal: all modalities are given, or none; (..., 1) bool."""
-        return (self.complete | (self.n_given == 0)).unsqueeze(-1)
+        return (self.all_given | (self.n_given == 0)).unsqueeze(-1)
 
     @cached_property
     def maps(self) -> list[Transform | None]:
         """The maps that an example uses; an inverse takes many steps, so that others are left out."""
-        used = self.present & ~self.complete.unsqueeze(-1)  # (..., M)
+        used = self.present & ~self.all_given.unsqueeze(-1)  # (..., M)
         needed = used.flatten(0, -2).any(dim=0).tolist()
         return [f if use else None for f, use in zip(self.experts.maps, needed, strict=True)]
 
@@ -126,9 +126,9 @@ class JointFlows(Unnormalised):
     @torch.enable_grad()  # its first use may be in `sample`, without gradients, and a later one in a density
     def proposal(self) -> Mixture:
         """r, a mixture of M + 1 components: the flows, and a Gaussian."""
-        used = self.present & ~self.complete.unsqueeze(-1)  # (..., M)
+        used = self.present & ~self.all_given.unsqueeze(-1)  # (..., M)
         gaussian = (
-            torch.where(self.complete.unsqueeze(-1), joint, other)
+            torch.where(self.all_given.unsqueeze(-1), joint, other)
             for joint, other in zip((self.joint.mean, self.joint.logvar), self._quotient(), strict=True)
         )
         base = (
@@ -158,7 +158,7 @@ class JointFlows(Unnormalised):
         log_q = self.proposal.component_distribution.log_prob(z.unsqueeze(-2))[..., :-1]  # (..., M)
         log_p = self.prior.log_prob(z)
         product = torch.where(self.present, log_q, 0).sum(dim=-1) - (self.n_given - 1) * log_p
-        return torch.where(self.complete, self.joint.log_prob(z), product)
+        return torch.where(self.all_given, self.joint.log_prob(z), product)
 
     def sample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
         """Exact samples; given several modalities but not all, the ends of Hamiltonian chains."""
@@ -209,7 +209,11 @@ class JointFlows(Unnormalised):
 
     @property
     def point(self) -> Tensor:
-        """As `mean`, but given one modality the flow's inverse at the mean of its base, without noise: (..., D)."""
+        """The z that represents q, (..., D), in three cases.
+
+        Given all modalities or none, the Gaussian's mean; given one, the flow's inverse at the mean of its base; given
+        several, the mean of a chain.
+        """
         if self.in_between.all():
             return self.mean
         r = self.proposal

@@ -30,10 +30,10 @@ class Unnormalised(LatentDistribution):
         """
         r = self.proposal
         z = r.component_distribution.rsample((*shape, self.n))  # (*shape, n, ..., T, D)
-        share = r.mixture_distribution.logits.movedim(-1, 0)  # (T, ...)
+        log_pi = r.mixture_distribution.logits.movedim(-1, 0)  # (T, ...)
         z = z.movedim(-2, len(shape))  # (*shape, T, n, ..., D)
         log_q = self.log_density(z)
-        log_w = log_q - r.log_prob(z) + share.unsqueeze(1) - math.log(self.n)
+        log_w = log_q - r.log_prob(z) + log_pi.unsqueeze(1) - math.log(self.n)
         return tuple(x.flatten(len(shape), len(shape) + 1) for x in (z, log_q, log_w))
 
     def log_normaliser(self, shape: tuple[int, ...] = ()) -> Tensor:
