@@ -66,7 +66,7 @@ class Step:
         They do not with batch norm and absent modalities: batch norm runs only on the rows that have the modality.
         """
         same_rows = examples.mask is None or not has_batch_norm(self.objective)
-        return same_rows and self.objective.capturable and distributed.world_size() == 1
+        return same_rows and self.objective.same_operations and distributed.world_size() == 1
 
 
 def sum_gradients(parameters: Sequence[nn.Parameter]) -> None:

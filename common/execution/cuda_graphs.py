@@ -69,7 +69,7 @@ class CapturedStep(Generic[Result]):
             cause = str(error).splitlines()[0]
             raise InputError(
                 f"the training step cannot be captured as a CUDA graph ({cause}): if a network's operations "
-                "change from batch to batch, set `capturable = False` in its objective's class"
+                "change from batch to batch, set `same_operations = False` in its objective's class"
             ) from error
         finally:
             for group in groups:

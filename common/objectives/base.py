@@ -45,7 +45,7 @@ class Objective(nn.Module):
         model: the model to train.
     """
 
-    capturable = False  # all batches of a size take the same operations, so that a step can be a CUDA graph
+    same_operations = False  # whether all batches of a size take the same operations
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class MultimodalObjective(Objective):
         self.weights = model.weights | dict(weights or {})
 
     @property
-    def capturable(self) -> bool:
+    def same_operations(self) -> bool:
         return not self.random_subsets and not self.model.variational_posterior.on_spheres
 
     def observe_complete(self, inputs: Mapping[str, Tensor] | Batch) -> Batch:

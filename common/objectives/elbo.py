@@ -94,8 +94,8 @@ class SumOfElbos(MultimodalObjective):
         repeated = _repeated(several, terms.given, given) & ~batch.mask.all(dim=-1)
         where = given & ~repeated[..., None] & self.model.scorable(batch.mask)
         if batch.joint_only is not None:
-            single = torch.tensor([name in self._single_names for name in terms.names], device=where.device)
-            where = where & ~(single[:, None] & batch.joint_only)[..., None]
+            others = where & ~batch.joint_only[:, None]
+            where = torch.stack([(others if n in self._single_names else where)[t] for t, n in enumerate(terms.names)])
         return terms._replace(given=given, where=where)
 
     def _new_terms(self) -> Terms:
@@ -111,7 +111,7 @@ class SumOfElbos(MultimodalObjective):
 
     @cached_property
     def _same_terms(self) -> Terms:
-        """The terms of complete examples, without random ones: a copy would make a GPU wait in each step."""
+        """The terms of complete examples, where none is random."""
         return self._new_terms()
 
     @cached_property

@@ -91,7 +91,9 @@ class ImportanceWeighted(MultimodalObjective):
 
 
 class IwaeElbo(ImportanceWeighted):
-    r"""The importance-weighted bound (`bound` of this module) with its own gradient.
+    r"""The importance-weighted bound with its own gradient (`bound` of this module).
+
+    .. math:: \log \frac1K \sum_{t,k} \pi_t w_{tk}
 
     `looser` has the mean over the components outside the logarithm: lower, and what MMVAE trains. Both are lower bounds
     on log p(X), where X are the modalities that an example has. With a beta or a lambda other than 1 they bound nothing

@@ -113,7 +113,7 @@ def test_a_step_that_is_captured_looks_at_no_value_and_copies_none(model, device
     private = {"n_private": 3} if MODELS[model].private else {}
     config = train.Config(model=model, n_latents=4, n_modalities=3, **private)
     objective = objective_of(config, build(config).to(device))
-    assert objective.capturable
+    assert objective.same_operations
     images = {name: torch.rand(3, 3, 28, 28, device=device) for name in ("m0", "m1", "m2")}
     some = torch.tensor([[True, True, True], [True, False, True], [True, False, False]])
     for mask in (None, some) if MODELS[model].unpaired else (None,):

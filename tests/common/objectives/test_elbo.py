@@ -254,7 +254,7 @@ def test_a_step_that_is_captured_looks_at_no_value(objective, monkeypatch):
 @pytest.mark.parametrize("objective", [TelboElbo, JmvaeElbo])
 def test_a_captured_step_of_models_with_a_joint_encoder_copies_nothing(objective):
     goal = objective(build(SimpleNamespace(n_latents=4, model="jmvae", posterior="gaussian")))
-    assert goal.capturable
+    assert goal.same_operations
     inputs = mnist_inputs()
     inputs["image"] = inputs["image"].float()
     with NoConstants():
@@ -265,6 +265,6 @@ def test_a_captured_step_of_models_with_a_joint_encoder_copies_nothing(objective
 def test_a_step_that_is_captured_copies_nothing_to_the_device(name):
     model = EXPERIMENTS[name].build()
     goal, batch = EXPERIMENTS[name].objective(model), replace(EXPERIMENTS[name].examples(2)[:], every_row=True)
-    assert goal.capturable
+    assert goal.same_operations
     with NoConstants():
         goal.backward(batch, 0.5, 2)
