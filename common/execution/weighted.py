@@ -93,7 +93,8 @@ class _DecodedAgain(torch.autograd.Function):
             found_z.view(-1, z.shape[-1])[part], *of_parameters = torch.autograd.grad(
                 log_p, [z_part, *parameters], gradient.flatten()[part], materialize_grads=True
             )
-            torch._foreach_add_(found, of_parameters) if found else None
+            for total, of_part in zip(found, of_parameters, strict=True):
+                total += of_part
         of_parameters = iter(found)
         return None, None, None, found_z if needs_z else None, *(next(of_parameters) if x else None for x in needed)
 

@@ -6,19 +6,6 @@ from torch import nn
 from common.execution.decoder import CACHED, DECODED_AT_ONCE, samples_at_once
 from tests.helpers.linear_gaussian import linear_gaussian
 
-D = 64
-
-
-class Exponential(nn.Module):
-    """Its backward pass needs its output: 4 D bytes for each sample."""
-
-    def __init__(self):
-        super().__init__()
-        self.shift = nn.Parameter(torch.zeros(()))
-
-    def forward(self, z):
-        return (z + self.shift).exp()
-
 
 def test_few_samples_are_decoded_at_once_where_layers_are_large():
     """Whatever the layers' order; measuring draws nothing and leaves statistics and modes as they are."""

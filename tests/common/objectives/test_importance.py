@@ -416,6 +416,21 @@ def test_parts_have_the_gradient_of_the_whole(monkeypatch, objective, looser, ab
         torch.testing.assert_close(slopes, [p.grad for p in model.parameters()])
 
 
+@pytest.mark.parametrize("looser", [False, True])
+def test_the_coefficients_are_the_bounds_derivative(looser):
+    """Against autograd and against the formulas written out, for components of which one has no weight."""
+    log_w = (5 * torch.randn(3, 4, 6, dtype=torch.float64)).requires_grad_()
+    pi = torch.tensor([0.3, 0.0, 0.7], dtype=torch.float64)[:, None].expand(-1, 6)
+    value, w = importance.bound(log_w, pi, looser), log_w.detach().exp()
+    (slope,) = torch.autograd.grad(value.sum(), log_w)
+    torch.testing.assert_close(importance.coefficients(log_w.detach(), pi, looser), slope)
+    if looser:
+        expected = (pi * w.mean(dim=1).log()).sum(dim=0)
+    else:
+        expected = (pi * w.mean(dim=1)).sum(dim=0).log()
+    torch.testing.assert_close(value.detach(), expected)
+
+
 def test_parts_are_of_the_size_that_is_decoded_at_once(monkeypatch):
     model, weights, scales = laplace(2)
     monkeypatch.setitem(DECODED_AT_ONCE, "cpu", 2 * 5 * 3)
