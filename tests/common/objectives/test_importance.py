@@ -424,10 +424,7 @@ def test_the_coefficients_are_the_bounds_derivative(looser):
     value, w = importance.bound(log_w, pi, looser), log_w.detach().exp()
     (slope,) = torch.autograd.grad(value.sum(), log_w)
     torch.testing.assert_close(importance.coefficients(log_w.detach(), pi, looser), slope)
-    if looser:
-        expected = (pi * w.mean(dim=1).log()).sum(dim=0)
-    else:
-        expected = (pi * w.mean(dim=1)).sum(dim=0).log()
+    expected = (pi * w.mean(dim=1).log()).sum(dim=0) if looser else (pi * w.mean(dim=1)).sum(dim=0).log()
     torch.testing.assert_close(value.detach(), expected)
 
 
