@@ -8,9 +8,8 @@ reads this list):
 
 The ground
     errors: the exception for mistakes that a user can fix
-    io: regular files, one line for damaged ones, atomic writes, locked folders
-    distributed: several processes at one run
-    random_states: saving and restoring random states, draws that leave them alone
+    io: files read and checked against types, one line for damaged ones, atomic writes, locked folders
+    progress: progress bars, and messages that are shown once
 
 Mathematics
     experts: products and quotients of Gaussian experts, the density of a mixture
@@ -27,14 +26,11 @@ Mathematics
 Data
     data/: from files to batches
         records: results whose values are items and attributes
-        schemas: JSON and plain values checked against types
-        tensor_files: files of tensors and plain containers, checked before use
         arrays: numpy's files, cached with their options or mapped into memory
         files: finding, downloading and unpacking a dataset's files, and whether they are the published ones
         image_caches: images as Pillow reads them, decoded once and kept
         batches: examples in memory, and which modality each has
         splits: what is held out, and which examples keep their pairing
-        streams: splits on the device, as a whole or a batch at a time
         torchvision_import: torchvision beside any build of torch
 
 The pieces
@@ -62,6 +58,8 @@ The model
 
 Execution
     execution/: how it is computed
+        processes: several processes at one run
+        random_states: saving and restoring random states, draws that leave them alone
         decoder: log p(x_m|z) of what is scored, with masks, sets, stacks, batch norm and the memory
         plain: the same by the shortest way, for the tests
         weighted: the backward pass that decodes with gradients only what counts

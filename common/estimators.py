@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from common import distributed
 from common.data.batches import Batch, Examples, check_known
 from common.encoders_decoders import zero_where_absent
 from common.errors import require
+from common.execution import processes
 from common.execution.decoder import samples_at_once
 from common.likelihoods import log_prob
 from common.modalities import Modality
@@ -66,8 +66,8 @@ def evaluate_batches(
     Returns:
         {name: (N, ...)}, on the CPU.
     """
-    distributed.seed_each_process()
-    return distributed.map_rows(len(examples), batch_size, lambda rows: estimate(examples[rows]))
+    processes.seed_each_process()
+    return processes.map_rows(len(examples), batch_size, lambda rows: estimate(examples[rows]))
 
 
 class ImportanceWeights:

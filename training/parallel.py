@@ -9,8 +9,8 @@ from typing import TypeVar
 import torch
 from joblib import Parallel, cpu_count, delayed, parallel_config
 
-from common import distributed
 from common.errors import InputError, require
+from common.execution import processes
 from common.io import check_writable
 
 Task, Result = TypeVar("Task"), TypeVar("Result")
@@ -34,7 +34,7 @@ def in_parallel(work: Callable[[Task], Result], todo: Iterable[Task], jobs: int)
     Raises:
         InputError: torchrun started several processes, and each would start all tasks; or a process was killed.
     """
-    alone = distributed.world_size() == 1
+    alone = processes.world_size() == 1
     require(alone, "this command starts its own processes: run it without torchrun, with --jobs N")
     with parallel_config("loky", inner_max_num_threads=threads_each(jobs)):
         pool = Parallel(jobs, return_as="generator_unordered")

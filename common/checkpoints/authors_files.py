@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from common.checkpoints.experiment_modules import MVAE_EXPERIMENTS, module_of
-from common.data.schemas import read_json
 from common.errors import InputError, require
+from common.io import read_json
 
 Size, Depth = Annotated[int, msgspec.Meta(ge=1, le=10**6)], Annotated[int, msgspec.Meta(ge=1, le=1000)]
 MMVAE_EXPERIMENTS = {"mnist_svhn": "mnist_svhn", "cubIS": "cub", "cubISft": "cub"}  # by the authors' --model

@@ -19,10 +19,8 @@ from common.checkpoints.authors_files import (
     without_counts,
 )
 from common.checkpoints.experiment_modules import EXPERIMENTS, MVAE_EXPERIMENTS, module_of
-from common.data import tensor_files
-from common.data.schemas import as_type, read_json
 from common.errors import InputError, brief, flag, install, option, require
-from common.io import reading
+from common.io import as_type, load_tensors, read_json, reading
 
 T = TypeVar("T")
 Name = Annotated[str, msgspec.Meta(max_length=100)]
@@ -78,9 +76,9 @@ def _options_of(experiment: str) -> type[NetworkOptions]:
 
 
 def load(path: Path, kind: type[T] = dict) -> T:
-    """Load a checkpoint's tensors and plain containers; see `common.data.tensor_files.load`."""
+    """Load a checkpoint's tensors and plain containers; see `common.io.load_tensors`."""
     written = f"train.py writes {BEST} after the first epoch that it validates"
-    return tensor_files.load(path, kind, f"give a checkpoint, or the folder of a run ({written})", REMEDY)
+    return load_tensors(path, kind, f"give a checkpoint, or the folder of a run ({written})", REMEDY)
 
 
 def load_model(

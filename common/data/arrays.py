@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.data.schemas import decode
 from common.errors import brief, flags, require
-from common.io import check_total, reading, write_atomically
+from common.io import check_total, decode, reading, write_atomically
 
 Scalar = bool | int | float | str | None
 MAX_ABOUT = 2**17  # bytes of the options and of the arrays' headers

@@ -6,7 +6,7 @@ It uses only what every version of the repository has, so that an older one can 
 import torch
 
 from celeba.attributes import ATTRIBUTES
-from common.data.tensor_files import save
+from common.io import save_tensors
 from tests.reference import fill
 
 N = 2  # examples
@@ -32,7 +32,7 @@ def write(path, experiment, config, shapes):
     about = {"experiment": experiment, "config": config, "command": "python train.py", "started": "", "commit": None}
     about |= {"versions": {"python": "3.11.7", "torch": "2.13.0+cpu"}, "threads": 1, "resumed_from": []}
     state = {"epoch": 1, "batch": 0, "sums": {}, "n": 0, "seconds": 0.0, "best": -1.0, "best_epoch": 1, "n_train": 50}
-    save(path, about | state | {"state_dict": empty | filled})
+    save_tensors(path, about | state | {"state_dict": empty | filled})
 
 
 def shapes(model):

@@ -16,10 +16,10 @@ from torch.distributions import Laplace, Normal
 
 from common.checkpoints import BEST, LAST, load, load_model
 from common.data import Batch
-from common.data.tensor_files import save
 from common.errors import InputError
 from common.estimators import joint_and_each, log_marginal
 from common.execution.decoder import DECODED_AT_ONCE
+from common.io import save_tensors
 from common.objectives import ArElbo, DregIwaeElbo, IwaeElbo, MmvaeElbo, MvaeElbo, ReweightedElbo, StandardElbo, StlElbo
 from common.objectives.registry import make_objective
 from mnist_svhn import analyse, loglike, sample, train
@@ -184,7 +184,7 @@ def that_hardly_sees_z(trained, tmp_path):
     for name in ("mnist", "svhn"):
         first = next(key for key in content["state_dict"] if key.startswith(f"decoder.{name}."))
         content["state_dict"][first] *= 0.02
-    save(tmp_path / BEST, content)
+    save_tensors(tmp_path / BEST, content)
     return tmp_path
 
 
@@ -479,7 +479,7 @@ def test_likelihoods_at_the_end(tmp_path, monkeypatch, capsys):
 def test_a_model_of_other_data_is_named(trained, tmp_path, script, options):
     checkpoint = load(trained / BEST)
     checkpoint["config"]["svhn"] = "synthetic"
-    save(tmp_path / BEST, checkpoint)
+    save_tensors(tmp_path / BEST, checkpoint)
     with pytest.raises(InputError, match="was trained with --demo --svhn synthetic: give the same options"):
         script.main(script.Config(tmp_path, **options))
 
