@@ -7,9 +7,9 @@ from types import SimpleNamespace
 from torch import nn
 
 from celeba.attributes import ATTRIBUTES
-from common.checkpoints.authors_files import MVAE_IMAGE, NORM, layer
+from common.authors_files import MVAE_IMAGE, NORM, layer
+from common.convolutions import Conv2d, ConvTranspose2d
 from common.encoders_decoders import SplitLinearLayer
-from common.encoders_decoders.convolutions import Conv2d, ConvTranspose2d
 from common.likelihoods import BernoulliLikelihood
 from common.models import MultimodalVAE
 from common.models.pairs import Networks, build_pair

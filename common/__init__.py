@@ -34,9 +34,8 @@ Data
         torchvision_import: torchvision beside any build of torch
 
 The pieces
-    encoders_decoders/: what the experiments' networks are built from
-        convolutions: those that avoid what is slow on a CPU
-        blocks: layers, shared and stacked networks, and outputs where a modality is present
+    convolutions: those that avoid what is slow on a CPU
+    encoders_decoders: layers, shared and stacked networks, and outputs where a modality is present
     subsets: which modalities an ELBO's terms are given
     variational_strategies: the experts' parameters in, those of q(z|x_S) out
     variational_posteriors: parameters in, q(z|x_S) out
@@ -79,10 +78,8 @@ Objectives
         registry: the objectives by name, and what exists for which fusion
 
 What is asked of a trained model
-    checkpoints/: trained models on disk
-        experiment_modules: the module that builds each experiment's model, by name
-        authors_files: the models that the original authors' code saved
-        saved_models: models from our files and from the original authors'
+    authors_files: the layouts of the original authors' files
+    checkpoints: trained models on disk, from our files and from the original authors'
     estimators: log p by importance sampling
 """
 

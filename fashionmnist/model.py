@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 from torch import nn
 
-from common.checkpoints.authors_files import layer
+from common.authors_files import layer
+from common.convolutions import Conv2d, ConvTranspose2d
 from common.encoders_decoders import swish_mlp
-from common.encoders_decoders.convolutions import Conv2d, ConvTranspose2d
 from common.models import MultimodalVAE
 from mnist.model import WIDTH, assemble
 

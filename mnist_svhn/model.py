@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from common.authors_files import LEARNED_PRIOR, Depth, MmvaeArgs, layer
 from common.checkpoints import Name, NetworkOptions
-from common.checkpoints.authors_files import LEARNED_PRIOR, Depth, MmvaeArgs, layer
+from common.convolutions import Conv2d, ConvTranspose2d, FromPixel
 from common.encoders_decoders import SplitLinearLayer
-from common.encoders_decoders.convolutions import Conv2d, ConvTranspose2d, FromPixel
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.models import VAE, MultimodalVAE
 from common.models.families import FAMILIES

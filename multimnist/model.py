@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from common.authors_files import MVAE_IMAGE, layer
 from common.checkpoints import NetworkOptions
-from common.checkpoints.authors_files import MVAE_IMAGE, layer
+from common.convolutions import Conv2d, ConvTranspose2d
 from common.encoders_decoders import SplitLinearLayer
-from common.encoders_decoders.convolutions import Conv2d, ConvTranspose2d
 from common.likelihoods import BernoulliLikelihood, CategoricalLikelihood
 from common.models import MultimodalVAE
 from common.models.pairs import Networks, build_pair

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from common.checkpoints.experiment_modules import EXPERIMENTS
+from common.checkpoints import EXPERIMENTS
 from common.data.batches import Examples
 from common.data.splits import hold_out, unpair
 from common.errors import require

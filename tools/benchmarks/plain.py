@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from common.convolutions import Conv2d
 from common.encoders_decoders import SplitLinearLayer, StackedDecoder
-from common.encoders_decoders.convolutions import Conv2d
 from common.models import MultimodalVAE
 from common.subsets import random_subsets
 from cub.caption_likelihood import VocabularyLayer

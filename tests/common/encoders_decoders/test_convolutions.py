@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from common.encoders_decoders import convolutions
-from common.encoders_decoders.convolutions import Conv2d, ConvTranspose2d, FromPixel
+from common import convolutions
+from common.convolutions import Conv2d, ConvTranspose2d, FromPixel
 
 SHAPES = {
     "as DCGAN's": (4, 2, 1),

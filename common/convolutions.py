@@ -20,19 +20,9 @@ class Conv2d(nn.Conv2d):
     With many channels and few pixels oneDNN takes up to seven times as long for it.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] = 1,
-        padding: int | tuple[int, int] = 0,
-        bias: bool = True,
-    ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
-
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or self.in_channels < MANY_CHANNELS:
+        in_bf16 = x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+        if not in_bf16 or self.in_channels < MANY_CHANNELS or not _is_plain(self):
             return super().forward(x)
         return _Convolution.apply(*_autocast(x, self.weight, self.bias), self.stride, self.padding)
 
@@ -72,20 +62,8 @@ class ConvTranspose2d(nn.ConvTranspose2d):
     products.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int],
-        padding: int | tuple[int, int],
-        output_padding: int = 0,
-        bias: bool = True,
-    ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, output_padding, bias=bias)
-
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu":
+        if x.device.type != "cpu" or not _is_plain(self):
             return super().forward(x)
         inputs = _autocast(x, self.weight, self.bias)
         return _Transposed.apply(*inputs, self.stride, self.padding, self.output_padding)
@@ -157,6 +135,13 @@ def _windows(x: Tensor, size: tuple[int, int], weight: Tensor, stride: tuple[int
     of_image, of_row, of_column, _ = x.stride()
     strides = of_image, stride[0] * of_row, stride[1] * of_column, of_row, of_column, 1
     return x.as_strided((len(x), *size, *weight.shape[2:], x.shape[3]), strides).flatten(0, 2).flatten(1)
+
+
+def _is_plain(layer: nn.Conv2d | nn.ConvTranspose2d) -> bool:
+    """Whether a layer has no options but those that the functions above take."""
+    return (
+        layer.groups == 1 and layer.dilation == (1, 1) and (layer.padding_mode, type(layer.padding)) == ("zeros", tuple)
+    )
 
 
 def _autocast(*inputs: Tensor | None) -> list[Tensor | None]:

@@ -1,24 +1,16 @@
-"""Checkpoints: models from our files and from the original authors'."""
+"""Trained models on disk: from our files and from the original authors'."""
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Annotated, Any, ClassVar, TypeVar
+from types import ModuleType, SimpleNamespace
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
 
 import msgspec
 import torch
 from torch import Tensor, nn
 
-from common.checkpoints import authors_files
-from common.checkpoints.authors_files import (
-    MMVAE_MODEL,
-    MMVAE_PICKLE,
-    MMVAE_REMEDY,
-    Size,
-    TrainedModel,
-    without_counts,
-)
-from common.checkpoints.experiment_modules import EXPERIMENTS, MVAE_EXPERIMENTS, module_of
+from common.authors_files import MMVAE_EXPERIMENTS, MmvaeArgs, Size
 from common.errors import InputError, brief, flag, install, option, require
 from common.io import as_type, load_tensors, read_json, reading
 
@@ -29,6 +21,18 @@ LAST, BEST = "checkpoint.pth.tar", "model_best.pth.tar"
 PUBLISHED, OPTIONS = "model.safetensors", "config.json"  # of `tools.publish`
 REMEDY = "give a whole checkpoint, or the folder of a run"
 UNUSABLE = (RuntimeError, TypeError, AttributeError, ValueError, LookupError)  # what building from odd options raises
+# the modules that build the experiments' models; none of them is a script
+MVAE_EXPERIMENTS = ("mnist", "fashionmnist", "multimnist", "celeba", "celeba19")
+OTHERS = ("mnist_svhn", "polymnist", "cub", "vhe", "vision", "translation")
+EXPERIMENTS = {name: f"{name}.model" for name in (*MVAE_EXPERIMENTS, *OTHERS)}
+EXPERIMENTS |= {"halves": "mnist.parts.model", "pixels": "mnist.parts.model"}
+# what the MMVAE authors' code leaves in a run's folder: parameters, options, and the options as a pickled object
+MMVAE_MODEL, MMVAE_OPTIONS, MMVAE_PICKLE = "model.rar", "args.json", "args.rar"
+MMVAE_REMEDY = (
+    f"reading that pickle could run code, so make {MMVAE_OPTIONS} from it yourself. In its folder, in the authors' "
+    f"environment (torch 1.3): python -c \"import json, torch; json.dump(vars(torch.load('{MMVAE_PICKLE}')), "
+    f"open('{MMVAE_OPTIONS}', 'w'))\""
+)
 
 
 class PublishedOptions(msgspec.Struct):
@@ -47,6 +51,19 @@ class ModelCheckpoint(PublishedOptions, kw_only=True):
     """What every checkpoint of ours holds; see also `training.runs.ResumeCheckpoint`."""
 
     state_dict: dict[str, Tensor]
+
+
+class TrainedModel(NamedTuple):
+    """What a checkpoint holds.
+
+    experiment: the name of its experiment.
+    config: the options that its model was trained with.
+    state_dict: our model -> the checkpoint's parameters under our names, in the shapes of that model.
+    """
+
+    experiment: str
+    config: dict[str, Any]
+    state_dict: Callable[[nn.Module], Mapping[str, Tensor]]
 
 
 class NetworkOptions(msgspec.Struct):
@@ -68,6 +85,11 @@ class NetworkOptions(msgspec.Struct):
     posterior: Name | None = None
     learn_prior: bool | None = None
     llik_scaling: float | None = None
+
+
+def module_of(experiment: str) -> ModuleType:
+    """The module of an experiment, a key of EXPERIMENTS."""
+    return import_module(EXPERIMENTS[experiment])
 
 
 def _options_of(experiment: str) -> type[NetworkOptions]:
@@ -103,7 +125,7 @@ def load_model(
     trained = _read(path, experiment)
     name = trained.experiment
     unknown = f"{path} holds a model of the experiment {name!r}, which is none of {', '.join(EXPERIMENTS)}"
-    add = "add it to OTHERS in common/checkpoints/experiment_modules.py"
+    add = "add it to OTHERS in common/checkpoints.py"
     how = f"{add}, or load it in Python with load_model(path, build=BUILD)"
     require(build is not None or name in EXPERIMENTS, f"{unknown}: {how}")
     remedy = f"{REMEDY}, and the build that it was trained with" if build else REMEDY
@@ -177,9 +199,9 @@ def _read(path: Path, experiment: str | None = None) -> TrainedModel:
     if "experiment" in checkpoint:
         trained = _ours(as_type(checkpoint, ModelCheckpoint, str(path), REMEDY), path)
     elif path.name == MMVAE_MODEL:
-        trained = authors_files.read_mmvae(checkpoint, path)
+        trained = _read_mmvae(checkpoint, path)
     else:
-        trained = authors_files.read_mvae(checkpoint, path)
+        trained = _read_mvae(checkpoint, path)
     name = trained.experiment
     if name in EXPERIMENTS:  # other experiments define their own options
         as_type(trained.config, _options_of(name), f"{path}, config,", REMEDY)
@@ -215,6 +237,47 @@ def _ours(saved: ModelCheckpoint, path: Path) -> TrainedModel:
     if saved.experiment in MVAE_EXPERIMENTS and lacks_fusion:
         config = module_of(saved.experiment).AUTHORS_OPTIONS | config
     return TrainedModel(saved.experiment, config, lambda model: saved.state_dict)
+
+
+def _read_mvae(checkpoint: dict, path: Path) -> TrainedModel:
+    """The MVAE authors' dict (state_dict, n_latents, best_loss, optimizer), recognised by its parameters' names.
+
+    An experiment's module has `AUTHORS`, {our parameter: theirs, to be concatenated}, and `AUTHORS_OPTIONS`, the
+    options with which our `build` makes their model.
+    """
+    parameters = checkpoint.get("state_dict")
+    for name in MVAE_EXPERIMENTS:
+        module = module_of(name)
+        expected = {key for keys in module.AUTHORS.values() for key in keys}
+        if isinstance(parameters, dict) and "n_latents" in checkpoint and without_counts(parameters) == expected:
+            config = {"n_latents": checkpoint["n_latents"], **module.AUTHORS_OPTIONS}
+            return TrainedModel(name, config, lambda model, layout=module.AUTHORS: _renamed(parameters, layout, model))
+    raise InputError(
+        f"{path} is not a checkpoint of this repository or of the authors': give the model_best.pth.tar of a run"
+    )
+
+
+def _read_mmvae(checkpoint: dict, path: Path) -> TrainedModel:
+    """The MMVAE authors' state dict; the run's options lie beside it. Parameters that nothing uses are left out."""
+    options, pickle = path.with_name(MMVAE_OPTIONS), path.with_name(MMVAE_PICKLE)
+    require(options.is_file() or not pickle.is_file(), f"{options} is missing beside {pickle}: {MMVAE_REMEDY}")
+    args = read_json(options, MmvaeArgs, f"{path.name} needs it, copy it from the authors' run")
+    name = MMVAE_EXPERIMENTS[args.model]
+    config, layout = module_of(name).authors(args)
+    return TrainedModel(name, config, lambda model: _renamed(checkpoint, layout, model))
+
+
+def _renamed(
+    parameters: Mapping[str, Tensor], layout: Mapping[str, tuple[str, ...]], model: nn.Module
+) -> dict[str, Tensor]:
+    """Our state dict from the authors' parameters: those of each key of ours concatenated, in the model's shapes."""
+    shapes = {key: x.shape for key, x in model.state_dict().items()}
+    return {ours: torch.cat([parameters[key] for key in keys]).reshape(shapes[ours]) for ours, keys in layout.items()}
+
+
+def without_counts(parameters: Mapping[str, Tensor]) -> set:
+    """The names of parameters without batch norm's counters, which the authors' torch lacked and nothing uses."""
+    return {key for key in parameters if not str(key).endswith("num_batches_tracked")}
 
 
 def check_fit(parameters: Mapping[str, Tensor], model: nn.Module, what: str, remedy: str) -> None:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from common.authors_files import MmvaeArgs
 from common.checkpoints import BEST, experiment_of, load, load_config, load_model, start_from
-from common.checkpoints.authors_files import MmvaeArgs
 from common.data import Examples
 from common.encoders_decoders import SplitLinearLayer
 from common.errors import InputError
