@@ -12,7 +12,7 @@ from common.convolutions import Conv2d, ConvTranspose2d
 from common.encoders_decoders import SplitLinearLayer
 from common.likelihoods import BernoulliLikelihood
 from common.models import MultimodalVAE
-from common.models.pairs import Networks, build_pair
+from common.models.choices import Networks, build_pair
 
 WIDTH = 512
 MODELS_BY_FUSION = {"poe": "mvae", "moe": "bivcca", "mopoe": "mopoe"}  # checkpoints older than --model name the fusion

@@ -48,12 +48,6 @@ The model
     multimodal_vae: the one class, six pieces and the modalities that they serve
     plain_pieces: the model of six pieces in a plain ModuleDict
     model_data: the modalities of the data that a model has, checked
-    models/: models by name
-        choices: names of models, fusions and families, and what --help says about them
-        families: posterior families, and the prior, product and density of each
-        fusions: ways to fuse their experts, and for which families each exists
-        assemblies: models from a fusion and a family
-        pairs: the models of two modalities that --model names
 
 Execution
     execution/: how it is computed
@@ -75,7 +69,13 @@ Objectives
         energy: IWAE's bound for energy-based posteriors
         chain_rule: the modalities one after the other
         joint: JMVAE, JNF, MVTCAE and CRMVAE, with KLs between the joint and the single posteriors
-        registry: the objectives by name, and what exists for which fusion
+
+By name
+    models/: models and objectives by name
+        families: posterior families, and the prior, product and density of each
+        fusions: ways to fuse their experts, for which families each exists, and the model of a fusion and a family
+        choices: the models that --model names, and building those of two modalities
+        objectives: the objectives that --obj names, and what exists for which fusion
 
 What is asked of a trained model
     authors_files: the layouts of the original authors' files

@@ -12,9 +12,9 @@ from common.convolutions import Conv2d, ConvTranspose2d, FromPixel
 from common.encoders_decoders import SplitLinearLayer, UnsqueezeLayer
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.models import VAE, MultimodalVAE
+from common.models.choices import JointEncoder
 from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS
-from common.models.pairs import JointEncoder
 from cub.caption_likelihood import CaptionLikelihood, VocabularyLayer
 from cub.captions import LENGTH
 from cub.options import AUTHORS, MODELS

@@ -12,9 +12,9 @@ from common.convolutions import Conv2d, ConvTranspose2d, FromPixel
 from common.encoders_decoders import SplitLinearLayer
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.models import VAE, MultimodalVAE
+from common.models.choices import JointEncoder
 from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS
-from common.models.pairs import JointEncoder
 from mnist_svhn.options import FAMILY_OF, MODELS
 
 N_MNIST, N_SVHN = 28 * 28, 3 * 32 * 32

@@ -13,7 +13,7 @@ from common.convolutions import Conv2d, ConvTranspose2d
 from common.encoders_decoders import SplitLinearLayer
 from common.likelihoods import BernoulliLikelihood, CategoricalLikelihood
 from common.models import MultimodalVAE
-from common.models.pairs import Networks, build_pair
+from common.models.choices import Networks, build_pair
 from multimnist.data import N_CHARACTERS, SOS
 from multimnist.options import LENGTH
 from multimnist.text import TeacherForcedLikelihood

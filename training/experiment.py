@@ -14,9 +14,9 @@ from common.data.splits import hold_out, unpair
 from common.errors import require
 from common.execution import devices, processes
 from common.model_data import check_present, modelled
+from common.models.objectives import make_objective
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Objective
-from common.objectives.registry import make_objective
 from training import trackers
 from training.loop import Trainer
 from training.model_options import ObjectiveOptions

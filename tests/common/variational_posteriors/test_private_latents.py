@@ -16,8 +16,8 @@ from common.likelihoods import GroupedLikelihood
 from common.models import VAE
 from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS
+from common.models.objectives import OBJECTIVES, make_objective
 from common.objectives import ArElbo, DregIwaeElbo, IwaeElbo, MmvaeElbo, MvaeElbo, StandardElbo
-from common.objectives.registry import OBJECTIVES, make_objective
 from common.variational_strategies import SetStrategy
 from tests.helpers.fusions import learns_prior
 from tests.helpers.gradients import gradients, z_scores
