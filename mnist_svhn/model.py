@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from common.authors_files import LEARNED_PRIOR, Depth, MmvaeArgs, layer
 from common.checkpoints import Name, NetworkOptions
-from common.convolutions import Conv2d, ConvTranspose2d, FromPixel
+from common.convolutions import ConvTranspose2d, FromPixel
 from common.encoders_decoders import SplitLinearLayer
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.models import VAE, MultimodalVAE
@@ -90,9 +90,9 @@ def hidden_layers(n_inputs: int, n: int) -> list[nn.Module]:
 def svhn_features() -> nn.Sequential:
     """Image (N, 3, 32, 32) -> features (N, N_SVHN_FLAT)."""
     return nn.Sequential(
-        *(Conv2d(3, 32, 4, 2, 1), nn.ReLU()),
-        *(Conv2d(32, 64, 4, 2, 1), nn.ReLU()),
-        *(Conv2d(64, 128, 4, 2, 1), nn.ReLU()),
+        *(nn.Conv2d(3, 32, 4, 2, 1), nn.ReLU()),
+        *(nn.Conv2d(32, 64, 4, 2, 1), nn.ReLU()),
+        *(nn.Conv2d(64, 128, 4, 2, 1), nn.ReLU()),
         nn.Flatten(),
     )
 

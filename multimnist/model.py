@@ -9,7 +9,7 @@ from torch.nn.functional import one_hot
 
 from common.authors_files import MVAE_IMAGE, layer
 from common.checkpoints import NetworkOptions
-from common.convolutions import Conv2d, ConvTranspose2d
+from common.convolutions import ConvTranspose2d
 from common.encoders_decoders import SplitLinearLayer
 from common.likelihoods import BernoulliLikelihood, CategoricalLikelihood
 from common.models import MultimodalVAE
@@ -126,10 +126,10 @@ def build(config: SimpleNamespace) -> MultimodalVAE:
 def image_features() -> nn.Sequential:
     """Build the network image (N, 1, 50, 50) -> features (N, 512)."""
     return nn.Sequential(
-        *(Conv2d(1, 32, 4, 2, 1, bias=False), nn.SiLU()),
-        *(Conv2d(32, 64, 4, 2, 1, bias=False), nn.BatchNorm2d(64), nn.SiLU()),
-        *(Conv2d(64, 128, 4, 2, 1, bias=False), nn.BatchNorm2d(128), nn.SiLU()),
-        *(Conv2d(128, 256, 4, 2, 0, bias=False), nn.BatchNorm2d(256), nn.SiLU()),
+        *(nn.Conv2d(1, 32, 4, 2, 1, bias=False), nn.SiLU()),
+        *(nn.Conv2d(32, 64, 4, 2, 1, bias=False), nn.BatchNorm2d(64), nn.SiLU()),
+        *(nn.Conv2d(64, 128, 4, 2, 1, bias=False), nn.BatchNorm2d(128), nn.SiLU()),
+        *(nn.Conv2d(128, 256, 4, 2, 0, bias=False), nn.BatchNorm2d(256), nn.SiLU()),
         *(nn.Flatten(), nn.Linear(1024, WIDTH), nn.SiLU(), nn.Dropout(0.1)),
     )
 
