@@ -109,8 +109,7 @@ def load_model(
     """Load the model of a checkpoint, in evaluation mode: our own file, a published one, or the original authors'.
 
     Args:
-        path: the file, or a save-dir (its best model), or a folder of `tools.publish` or the MMVAE authors'
-            code.
+        path: the file, or a save-dir (its best model), or a folder of `tools.publish` or of the MMVAE authors' code.
         experiment: the only experiment to accept; by default any.
         build: makes the model from its options, as attributes of a namespace. Needed if the experiment is not in
             `EXPERIMENTS`; by default the `build` of the experiment's module.
@@ -125,8 +124,7 @@ def load_model(
     trained = _read(path, experiment)
     name = trained.experiment
     unknown = f"{path} holds a model of the experiment {name!r}, which is none of {', '.join(EXPERIMENTS)}"
-    add = "add it to OTHERS in common/checkpoints.py"
-    how = f"{add}, or load it in Python with load_model(path, build=BUILD)"
+    how = "add it to OTHERS in common/checkpoints.py, or load it in Python with load_model(path, build=BUILD)"
     require(build is not None or name in EXPERIMENTS, f"{unknown}: {how}")
     remedy = f"{REMEDY}, and the build that it was trained with" if build else REMEDY
     try:
@@ -197,7 +195,10 @@ def _read(path: Path, experiment: str | None = None) -> TrainedModel:
     require(path.name != MMVAE_PICKLE, f"{path} holds a run's options, not its model: give the folder. {MMVAE_REMEDY}")
     checkpoint = _published(path) if path.suffix == ".safetensors" else load(path)
     if "experiment" in checkpoint:
-        trained = _ours(as_type(checkpoint, ModelCheckpoint, str(path), REMEDY), path)
+        ours = as_type(checkpoint, ModelCheckpoint, str(path), REMEDY)
+        newer = f"{path} has format {ours.format}, this version of the repository knows {FORMAT}: update it"
+        require(ours.format <= FORMAT, newer)
+        trained = TrainedModel(ours.experiment, ours.config, lambda model: ours.state_dict)
     elif path.name == MMVAE_MODEL:
         trained = _read_mmvae(checkpoint, path)
     else:
@@ -226,17 +227,6 @@ def _published(path: Path) -> dict[str, Any]:
         except SafetensorError as error:
             raise ValueError(brief(error)) from error
     return msgspec.structs.asdict(options) | {"state_dict": parameters}
-
-
-def _ours(saved: ModelCheckpoint, path: Path) -> TrainedModel:
-    """What a checkpoint of this repository's training loop holds."""
-    newer = f"{path} has format {saved.format}, this version of the repository knows {FORMAT}: update it"
-    require(saved.format <= FORMAT, newer)
-    config = saved.config
-    lacks_fusion = "model" not in config and "fusion" not in config
-    if saved.experiment in MVAE_EXPERIMENTS and lacks_fusion:
-        config = module_of(saved.experiment).AUTHORS_OPTIONS | config
-    return TrainedModel(saved.experiment, config, lambda model: saved.state_dict)
 
 
 def _read_mvae(checkpoint: dict, path: Path) -> TrainedModel:

@@ -290,3 +290,15 @@ class Examples:
 def _copied(x: Tensor, index: Tensor) -> Tensor:
     """Copy the indexed rows with numpy: unlike torch it takes no threads from the training step that runs meanwhile."""
     return torch.from_numpy(np.take(x.numpy(), index.numpy(), axis=0))
+
+
+class Record(dict):
+    """Results with names: a dict whose items are also attributes; a dict's own methods keep their names."""
+
+    def __getattr__(self, name: str) -> object:
+        if name not in self:
+            raise AttributeError(f"no {name}: there are {', '.join(map(str, self))}")
+        return self[name]
+
+    def __setattr__(self, name: str, value: object) -> None:
+        self[name] = value

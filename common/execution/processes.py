@@ -12,6 +12,10 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+
+# before a group exists: torch.optim's later import would keep the group alive, and a thread of gloo that frees a tensor
+# while the interpreter ends aborts the process
+import torch.distributed.nn
 from torch import Tensor, nn
 
 from common.errors import require
@@ -23,10 +27,6 @@ T = TypeVar("T")
 def start() -> None:
     """Connect to the other processes if torchrun started them; only the first process keeps its standard output."""
     if dist.is_torchelastic_launched() and not dist.is_initialized():
-        # before the group exists: torch.optim's later import would keep the group alive, and a thread of gloo that
-        # frees a tensor while the interpreter ends aborts the process
-        import torch.distributed.nn
-
         # NCCL cannot reduce CPU tensors, so gloo is started beside it
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
         if rank():

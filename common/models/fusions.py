@@ -48,11 +48,6 @@ class Latents(NamedTuple):
         return self.shared, *(n for n in self.private.values() if n)
 
 
-def unchanged(posterior: Posterior, latents: Latents, encoder: Mapping[str, nn.Module]) -> nn.Module:
-    """The family itself: the strategy gives one member's parameters."""
-    return posterior
-
-
 def without_sets(posterior: Posterior, latents: Latents, encoder: Mapping[str, nn.Module]) -> nn.Module:
     """The family itself, for encoders that each give one whole posterior; one of them sees all modalities."""
     sets = [key for key, network in encoder.items() if n_elements(network)]
@@ -62,11 +57,6 @@ def without_sets(posterior: Posterior, latents: Latents, encoder: Mapping[str, n
     joint = any({*key.split(",")} == {*names} for key in encoder)
     require(joint, f"no encoder sees all modalities: add {','.join(names)!r}, or choose poe or moe")
     return posterior
-
-
-def mixture(posterior: Posterior, latents: Latents, encoder: Mapping[str, nn.Module]) -> nn.Module:
-    """The mixture of the family's members."""
-    return MixturePosterior(posterior)
 
 
 def private_latents_mixture(posterior: Posterior, latents: Latents, encoder: Mapping[str, nn.Module]) -> nn.Module:
@@ -94,9 +84,10 @@ class Fusion(NamedTuple):
     strategy: family, keys of the encoders -> the strategy's module; None if its network must be given (`SetStrategy`,
         `UnstructuredStrategy`).
     exists: family -> whether the fusion exists for it.
-    posterior: the family's module, the model's latents, its encoders -> the module that makes q(z|x_S) of what the
-        strategy gives. Raises InputError for latents or encoders that the fusion cannot have.
     is_mixture: whether the posterior is a mixture of the family's members.
+    posterior: the family's module, the model's latents, its encoders -> the module that makes q(z|x_S) of what the
+        strategy gives; by default the family's, or a mixture of its members. Raises InputError for latents or encoders
+        that the fusion cannot have.
     joint_encoder: whether it needs an encoder of all modalities too.
     auxiliary: whether training draws private latents of other modalities from auxiliary priors.
     """
@@ -104,15 +95,10 @@ class Fusion(NamedTuple):
     summary: str
     strategy: Callable[[Family, Sequence[str]], Strategy] | None
     exists: Callable[[Family], bool]
-    posterior: Callable[[Posterior, Latents, Mapping[str, nn.Module]], nn.Module] = unchanged
     is_mixture: bool = False
+    posterior: Callable[[Posterior, Latents, Mapping[str, nn.Module]], nn.Module] | None = None
     joint_encoder: bool = False
     auxiliary: bool = False
-
-
-def is_gaussian(family: Family) -> bool:
-    """Whether the experts are Gaussian."""
-    return family.is_gaussian
 
 
 def stands_alone(family: Family) -> bool:
@@ -129,60 +115,57 @@ FUSIONS = {
     "product": Fusion(
         "product of experts without the prior (MVTCAE: Hwang et al. 2021, NeurIPS)",
         lambda family, encoders: GaussianProductStrategy(),
-        is_gaussian,
+        lambda family: family.is_gaussian,
     ),
     "quotient": Fusion(
         "quotient of posteriors (MVAE-Q: Wu & Goodman 2018, eq. 3)",
         lambda family, encoders: GaussianQuotientStrategy(),
-        is_gaussian,
+        lambda family: family.is_gaussian,
     ),
     "moe": Fusion(
         "mixture of experts (Wang et al. 2016, arXiv 1610.03454; MMVAE: Shi et al. 2019, arXiv 1911.03393)",
         lambda family, encoders: MoeStrategy(),
         lambda family: family.has_density,
-        mixture,
         is_mixture=True,
     ),
     "mmvae+": Fusion(
         "mixture of experts whose components have private latents (MMVAE+: Palumbo et al. 2023, ICLR)",
         lambda family, encoders: MoeStrategy(),
         lambda family: family.private_latents,
-        private_latents_mixture,
         is_mixture=True,
+        posterior=private_latents_mixture,
         auxiliary=True,
     ),
     "mopoe": Fusion(
         "mixture of the products of all subsets (MoPoE: Sutter et al. 2021, arXiv 2105.02470)",
         lambda family, encoders: MopoeStrategy(family.product()),
         lambda family: family.product is not None and family.has_density,
-        mixture,
         is_mixture=True,
     ),
     "mopoe-published": Fusion(
         "mopoe as in its authors' code: only the product of all modalities includes the prior",
         lambda family, encoders: PublishedMopoeStrategy(),
-        is_gaussian,
-        mixture,
+        lambda family: family.is_gaussian,
         is_mixture=True,
     ),
     "own": Fusion(
         "each subset of the modalities has its own encoder (VAE, CVAE)",
         lambda family, encoders: OwnExpertStrategy(encoders),
         stands_alone,
-        without_sets,
+        posterior=without_sets,
     ),
     "joint": Fusion(
         "a joint encoder, and one for each modality (JMVAE: Suzuki et al. 2016, arXiv 1611.01891)",
         lambda family, encoders: OwnExpertStrategy(encoders),
         stands_alone,
-        without_sets,
+        posterior=without_sets,
         joint_encoder=True,
     ),
     "jnf": Fusion(
         "a joint encoder, and a normalizing flow for each modality (JNF: Senellart et al. 2023, arXiv 2305.11832)",
         lambda family, encoders: JointFlowsStrategy(encoders),
-        is_gaussian,
-        joint_flows,
+        lambda family: family.is_gaussian,
+        posterior=joint_flows,
         joint_encoder=True,
     ),
     "set": Fusion(
@@ -243,7 +226,10 @@ def VAE(
         own_network = f"the fusion {fusion} has its own network: give VAE the strategy, not its name"
         require(record.strategy is not None, own_network)
         strategy = record.strategy(family, tuple(encoder))
-        variational_posterior = record.posterior(variational_posterior, latents, encoder)
+        if record.posterior:
+            variational_posterior = record.posterior(variational_posterior, latents, encoder)
+        elif record.is_mixture:
+            variational_posterior = MixturePosterior(variational_posterior)
         auxiliary = family.prior(latents.sizes, True) if record.auxiliary else None
     return MultimodalVAE(
         encoder=encoder,
