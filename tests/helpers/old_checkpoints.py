@@ -13,7 +13,6 @@ N = 2  # examples
 IMAGES = {
     "mnist": {"image": (1, 28)},
     "fashionmnist": {"image": (1, 28)},
-    "multimnist": {"image": (1, 50)},
     "celeba": {"image": (3, 64)},
     "celeba19": {"image": (3, 64)},
     "vision": {
@@ -45,7 +44,7 @@ def inputs_of(model, experiment, config):
     inputs = {name: fill.image(N, *shape) for name, shape in IMAGES.get(experiment, {}).items()}
     n_words = 1590 if config.get("vocabulary") is None else len(config["vocabulary"])  # of the authors' files
     inputs |= {
-        "text": fill.integers("text", (N, 4), 12) if experiment == "multimnist" else fill.integers("text", (N,), 10),
+        "text": fill.integers("text", (N,), 10),
         "attrs": fill.integers("attrs", (N, 18), 2).float(),
         "feature": fill.wave("feature", (N, 2048)),
         "caption": fill.integers("caption", (N, 32), n_words),
