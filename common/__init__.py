@@ -28,7 +28,8 @@ Data
         arrays: numpy's files, cached with their options or mapped into memory
         files: finding, downloading and unpacking a dataset's files, and whether they are the published ones
         image_caches: images as Pillow reads them, decoded once and kept
-        batches: examples in memory, and which modality each has; results with names
+        batches: examples in memory, and which modality each has
+        records: results whose values are items and attributes
         splits: what is held out, and which examples keep their pairing
         torchvision_import: torchvision beside any build of torch
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from common.data.batches import Batch, Examples, check_known, n_columns
+from common.data.batches import Batch, Examples, check_known
 from common.encoders_decoders import zero_where_absent
 from common.errors import require
 from common.execution import processes
@@ -153,14 +153,16 @@ def importance_estimates(
         k = min(at_once or max(1, fastest // len(rows)), n_samples - drawn)
         z = q.sample((k,))  # (k, R, D)
         values = {name: x[rows] for name, x in observed.items()}
-        log_p = z.new_zeros(*z.shape[:-1], n_columns(model.columns))  # (k, R, M)
+        log_p = {}  # (k, R, n), n = 1 unless it is a set
         for name, p in model.decode(z, scored, values).items():
-            log_p[..., model.columns[name].slice] = log_prob(name, p, values[name], leading=2).reshape(k, len(rows), -1)
+            log_p[name] = log_prob(name, p, values[name], leading=2).reshape(k, len(rows), -1)
         log_ratio = prior.log_prob(z) - q.log_prob(z)  # (k, R)
         for target, target_weights in zip(targets, weights, strict=True):
-            log_w = log_ratio + torch.where(target[rows], log_p, 0).sum(dim=-1)
+            selected = target[rows]  # (R, M)
+            terms = (torch.where(model.columns[name].all_of(selected), x, 0).sum(dim=-1) for name, x in log_p.items())
+            log_w = log_ratio + sum(terms)
             # log p of an empty target, a set without any of its elements, is 0 without noise
-            target_weights.add(torch.where(target[rows].any(dim=1), log_w, 0), rows)
+            target_weights.add(torch.where(selected.any(dim=1), log_w, 0), rows)
         drawn += k
         if tolerance is not None and drawn >= MIN_SAMPLES:
             error, before = torch.stack([x.standard_error() for x in weights]).amax(dim=0), len(rows)  # (B,)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from common.data.batches import Record
+from common.data.records import Record
 from common.errors import require
 
 BaseEncoder = BaseDecoder = nn.Module  # MultiVae's networks inherit from its own classes, ours from any module

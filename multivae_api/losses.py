@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from common.data.batches import Batch, Record
+from common.data.batches import Batch
+from common.data.records import Record
 from common.experts import mixture_log_prob
 from common.multimodal_vae import MultimodalVAE
 from multivae_api.config import MMVAEConfig

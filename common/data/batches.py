@@ -61,8 +61,8 @@ class Batch:
     modalities: {name: (B, ...)}; values where the mask is False have no meaning.
     mask: (B, M) bool over all of the model's modalities, or None if every example has all of them. A set of n like
         elements, (B, n, ...), has n of the M columns.
-    joint_only: (B,) bool, True for rows that count only in joint terms, since other rows hold their single modalities;
-        None if there are no such rows.
+    joint_only: (B,) bool, True for rows that count only in joint terms. Other rows hold their modalities alone. None if
+        there are no such rows.
     every_row: run the networks on every row, even where the modality is absent, so that all batches take the same
         operations, as a CUDA graph requires.
     """
@@ -290,15 +290,3 @@ class Examples:
 def _copied(x: Tensor, index: Tensor) -> Tensor:
     """Copy the indexed rows with numpy: unlike torch it takes no threads from the training step that runs meanwhile."""
     return torch.from_numpy(np.take(x.numpy(), index.numpy(), axis=0))
-
-
-class Record(dict):
-    """Results with names: a dict whose items are also attributes; a dict's own methods keep their names."""
-
-    def __getattr__(self, name: str) -> object:
-        if name not in self:
-            raise AttributeError(f"no {name}: there are {', '.join(map(str, self))}")
-        return self[name]
-
-    def __setattr__(self, name: str, value: object) -> None:
-        self[name] = value

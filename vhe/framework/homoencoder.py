@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from common.data.batches import Record
+from common.data.records import Record
 from common.errors import require
 from common.objectives import Bound
 from vhe.framework.distributions import NormalPrior, Result, evaluate

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
-from common.data.batches import Record
+from common.data.records import Record
 
 
 def test_items_are_attributes():
