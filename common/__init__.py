@@ -34,7 +34,7 @@ Data
         torchvision_import: torchvision beside any build of torch
 
 The pieces
-    convolutions: those that avoid what is slow on a CPU
+    convolutions: transposed ones that avoid what is slow on a CPU
     encoders_decoders: layers, shared and stacked networks, and outputs where a modality is present
     subsets: which modalities an ELBO's terms are given
     variational_strategies: the experts' parameters in, those of q(z|x_S) out
