@@ -31,9 +31,9 @@ import torch
 import tyro
 from joblib import cpu_count
 
-from common import distributed
 from common.execution import devices
 from common.io import MIB, read_bounded, write_atomically
+from common.progress import progress_bar
 from tools.reproduction import charts, report, tables
 from tools.reproduction.commands import Run, Site
 from tools.reproduction.plans import TABLES
@@ -238,7 +238,7 @@ def run_chains(pool: Pool, todo: Sequence[Chain], results_dir: Path) -> dict[str
 
 def watched(pool: Pool, todo: Sequence[Work], unit: str) -> Iterator[tuple[Work, str | None]]:
     """`pool.execute` with a progress bar."""
-    with distributed.progress(total=len(todo), unit=f" {unit}", smoothing=0) as bar:
+    with progress_bar(total=len(todo), unit=f" {unit}", smoothing=0) as bar:
         for work, error in pool.execute(todo):
             bar.update()
             bar.write(f"{work.name}: {'failed: ' + error if error else 'done'}", file=sys.stderr)

@@ -34,8 +34,8 @@ from celeba.classifier import classifier, predict
 from celeba.data import attribute_names, load
 from celeba.options import FaceOptions
 from celeba.sample import giver, stacked
-from common import distributed
 from common.data import Examples
+from common.execution import processes
 from common.models import MultimodalVAE
 from reports.analysis import AnalysisConfig, Labelled, analyse
 from reports.classifiers import judge_file
@@ -92,7 +92,7 @@ def more_columns(
                 right.append(judges["image"].read({"image": image})[:, i] == value)
         return {"right": torch.stack(right, dim=1)}  # (B, 36)
 
-    right = distributed.map_rows(n, BATCH_SIZE, alone, "given alone", " draws")["right"]
+    right = processes.map_rows(n, BATCH_SIZE, alone, "given alone", " draws")["right"]
     return {"given alone": right.double().mean(dim=0).view(-1, 2).mean(dim=1)} | more_frequent(labels)
 
 

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 from torch import nn
 
 from celeba.attributes import ATTRIBUTES
-from common.checkpoints.authors_files import MVAE_IMAGE, NORM, layer
+from common.authors_files import MVAE_IMAGE, NORM, layer
+from common.convolutions import ConvTranspose2d
 from common.encoders_decoders import SplitLinearLayer
-from common.encoders_decoders.convolutions import Conv2d, ConvTranspose2d
 from common.likelihoods import BernoulliLikelihood
 from common.models import MultimodalVAE
-from common.models.pairs import Networks, build_pair
+from common.models.choices import Networks, build_pair
 
 WIDTH = 512
 MODELS_BY_FUSION = {"poe": "mvae", "moe": "bivcca", "mopoe": "mopoe"}  # checkpoints older than --model name the fusion
@@ -39,10 +39,10 @@ def build(config: SimpleNamespace) -> MultimodalVAE:
 def image_encoder(channels: int, heads: tuple[int, ...]) -> nn.Sequential:
     """Build the encoder image (N, C, 64, 64) -> parameters of its expert, (N, D) each; heads holds each D."""
     return nn.Sequential(
-        *(Conv2d(channels, 32, 4, 2, 1, bias=False), nn.SiLU()),
-        *(Conv2d(32, 64, 4, 2, 1, bias=False), nn.BatchNorm2d(64), nn.SiLU()),
-        *(Conv2d(64, 128, 4, 2, 1, bias=False), nn.BatchNorm2d(128), nn.SiLU()),
-        *(Conv2d(128, 256, 4, 1, 0, bias=False), nn.BatchNorm2d(256), nn.SiLU()),
+        *(nn.Conv2d(channels, 32, 4, 2, 1, bias=False), nn.SiLU()),
+        *(nn.Conv2d(32, 64, 4, 2, 1, bias=False), nn.BatchNorm2d(64), nn.SiLU()),
+        *(nn.Conv2d(64, 128, 4, 2, 1, bias=False), nn.BatchNorm2d(128), nn.SiLU()),
+        *(nn.Conv2d(128, 256, 4, 1, 0, bias=False), nn.BatchNorm2d(256), nn.SiLU()),
         *(nn.Flatten(), nn.Linear(6400, WIDTH), nn.SiLU(), nn.Dropout(0.1)),
         SplitLinearLayer(WIDTH, heads),
     )

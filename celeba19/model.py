@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from celeba.attributes import ATTRIBUTES
 from celeba.model import WIDTH, image_decoder, image_encoder
-from common.checkpoints.authors_files import MVAE_IMAGE
+from common.authors_files import MVAE_IMAGE
 from common.encoders_decoders import SqueezeLayer, StackedDecoder, StackedLinear
 from common.likelihoods import BernoulliLikelihood, BinaryLikelihood, GroupedLikelihood
 from common.models import VAE, MultimodalVAE

@@ -8,9 +8,8 @@ reads this list):
 
 The ground
     errors: the exception for mistakes that a user can fix
-    io: regular files, one line for damaged ones, atomic writes, locked folders
-    distributed: several processes at one run
-    random_states: saving and restoring random states, draws that leave them alone
+    io: files read and checked against types, one line for damaged ones, atomic writes, locked folders
+    progress: progress bars, and messages that are shown once
 
 Mathematics
     experts: products and quotients of Gaussian experts, the density of a mixture
@@ -26,21 +25,17 @@ Mathematics
 
 Data
     data/: from files to batches
-        records: results whose values are items and attributes
-        schemas: JSON and plain values checked against types
-        tensor_files: files of tensors and plain containers, checked before use
         arrays: numpy's files, cached with their options or mapped into memory
         files: finding, downloading and unpacking a dataset's files, and whether they are the published ones
         image_caches: images as Pillow reads them, decoded once and kept
         batches: examples in memory, and which modality each has
+        records: results whose values are items and attributes
         splits: what is held out, and which examples keep their pairing
-        streams: splits on the device, as a whole or a batch at a time
         torchvision_import: torchvision beside any build of torch
 
 The pieces
-    encoders_decoders/: what the experiments' networks are built from
-        convolutions: those that avoid what is slow on a CPU
-        blocks: layers, shared and stacked networks, and outputs where a modality is present
+    convolutions: transposed ones that avoid what is slow on a CPU
+    encoders_decoders: layers, shared and stacked networks, and outputs where a modality is present
     subsets: which modalities an ELBO's terms are given
     variational_strategies: the experts' parameters in, those of q(z|x_S) out
     variational_posteriors: parameters in, q(z|x_S) out
@@ -53,15 +48,11 @@ The model
     multimodal_vae: the one class, six pieces and the modalities that they serve
     plain_pieces: the model of six pieces in a plain ModuleDict
     model_data: the modalities of the data that a model has, checked
-    models/: models by name
-        choices: names of models, fusions and families, and what --help says about them
-        families: posterior families, and the prior, product and density of each
-        fusions: ways to fuse their experts, and for which families each exists
-        assemblies: models from a fusion and a family
-        pairs: the models of two modalities that --model names
 
 Execution
     execution/: how it is computed
+        processes: several processes at one run
+        random_states: saving and restoring random states, draws that leave them alone
         decoder: log p(x_m|z) of what is scored, with masks, sets, stacks, batch norm and the memory
         plain: the same by the shortest way, for the tests
         weighted: the backward pass that decodes with gradients only what counts
@@ -78,13 +69,17 @@ Objectives
         energy: IWAE's bound for energy-based posteriors
         chain_rule: the modalities one after the other
         joint: JMVAE, JNF, MVTCAE and CRMVAE, with KLs between the joint and the single posteriors
-        registry: the objectives by name, and what exists for which fusion
+
+By name
+    models/: models and objectives by name
+        families: posterior families, and the prior, product and density of each
+        fusions: ways to fuse their experts, for which families each exists, and the model of a fusion and a family
+        choices: the models that --model names, and building those of two modalities
+        objectives: the objectives that --obj names, and what exists for which fusion
 
 What is asked of a trained model
-    checkpoints/: trained models on disk
-        experiment_modules: the module that builds each experiment's model, by name
-        authors_files: the models that the original authors' code saved
-        saved_models: models from our files and from the original authors'
+    authors_files: the layouts of the original authors' files
+    checkpoints: trained models on disk, from our files and from the original authors'
     estimators: log p by importance sampling
 """
 

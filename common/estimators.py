@@ -18,13 +18,12 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from common import distributed
 from common.data.batches import Batch, Examples, check_known
 from common.encoders_decoders import zero_where_absent
 from common.errors import require
+from common.execution import processes
 from common.execution.decoder import samples_at_once
 from common.likelihoods import log_prob
-from common.modalities import Modality
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.importance import IwaeElbo
 
@@ -66,8 +65,8 @@ def evaluate_batches(
     Returns:
         {name: (N, ...)}, on the CPU.
     """
-    distributed.seed_each_process()
-    return distributed.map_rows(len(examples), batch_size, lambda rows: estimate(examples[rows]))
+    processes.seed_each_process()
+    return processes.map_rows(len(examples), batch_size, lambda rows: estimate(examples[rows]))
 
 
 class ImportanceWeights:
@@ -137,28 +136,33 @@ def importance_estimates(
     Raises:
         InputError: no samples, a mask that is not bool of shape (B, M), or an example lacks a target.
     """
+    _check_samples(n_samples, at_once)
     strings = [names for names in (given, *targets) if isinstance(names, str)]
     require(not strings, f"name modalities in tuples: {', '.join(f'({name!r},), not {name!r}' for name in strings)}")
-    _check_samples(n_samples, at_once)
     batch = model.observe(inputs)
-    targets = [_mask(model, batch, target) for target in targets]
-    scored = _scored(model, targets)
-    values = {name: _filled(batch, model.modality[name]) for name in scored}
-    prior, proposal = model.prior(), _proposal(model, batch, given)
-    weights = [ImportanceWeights(len(batch), model.device) for _ in targets]
+    targets = [_mask(model, batch, target) for target in targets]  # each (B, M)
+    scored = [name for name, columns in model.columns.items() if any(columns.all_of(x).any() for x in targets)]
     rows, drawn = torch.arange(len(batch), device=model.device), 0  # rows: the R examples that are still sampled
-    q = proposal(rows)
-    fastest = samples_at_once(model, q.event_shape[-1])
+    proposal, prior = _proposal(model, batch, given), model.prior()
+    q, weights = proposal(rows), [ImportanceWeights(len(batch), model.device) for _ in targets]
+    fastest, observed = samples_at_once(model, q.event_shape[-1]), batch.modalities
+    if batch.mask is not None:  # absent values may have no density
+        has = {name: model.columns[name].all_of(batch.mask).any(dim=1) for name in observed}
+        observed = {name: zero_where_absent(x, has[name]) for name, x in observed.items()}
     while drawn < n_samples and len(rows):
         k = min(at_once or max(1, fastest // len(rows)), n_samples - drawn)
         z = q.sample((k,))  # (k, R, D)
-        p = model.decode(z, scored, {name: x[rows] for name, x in batch.modalities.items()})
+        values = {name: x[rows] for name, x in observed.items()}
+        log_p = {}  # (k, R, n), n = 1 unless it is a set
+        for name, p in model.decode(z, scored, values).items():
+            log_p[name] = log_prob(name, p, values[name], leading=2).reshape(k, len(rows), -1)
         log_ratio = prior.log_prob(z) - q.log_prob(z)  # (k, R)
-        log_p = {name: log_prob(name, p[name], x[rows], leading=2) for name, x in values.items()}
-        for t, target_weights in enumerate(weights):
-            terms = (_of_present(log_p[name], by_target[t][rows]) for name, by_target in scored.items())
+        for target, target_weights in zip(targets, weights, strict=True):
+            selected = target[rows]  # (R, M)
+            terms = (torch.where(model.columns[name].all_of(selected), x, 0).sum(dim=-1) for name, x in log_p.items())
+            log_w = log_ratio + sum(terms)
             # log p of an empty target, a set without any of its elements, is 0 without noise
-            target_weights.add(torch.where(targets[t][rows].any(dim=1), log_ratio + sum(terms), 0), rows)
+            target_weights.add(torch.where(selected.any(dim=1), log_w, 0), rows)
         drawn += k
         if tolerance is not None and drawn >= MIN_SAMPLES:
             error, before = torch.stack([x.standard_error() for x in weights]).amax(dim=0), len(rows)  # (B,)
@@ -168,37 +172,10 @@ def importance_estimates(
     return [target_weights.estimate() for target_weights in weights]
 
 
-def _of_present(log_p: Tensor, present: Tensor) -> Tensor:
-    """log p of a modality (k, R) where it is present (R,), else 0; the sum over a set's elements, (k, R, n), (R, n)."""
-    log_p = torch.where(present, log_p, 0)
-    return log_p.sum(dim=-1) if present.dim() == 2 else log_p
-
-
-def _filled(batch: Batch, modality: Modality) -> Tensor:
-    """The values of a modality, 0 where it is absent, since those there may have no density."""
-    x = batch.modalities[modality.name]
-    if batch.mask is None or modality.is_set:  # absent elements of a set are 0 already
-        return x
-    return zero_where_absent(x, modality.present(batch.mask))
-
-
 def _check_samples(n_samples: int, at_once: int | None) -> None:
     """Raise InputError for numbers of samples that are not positive."""
     require(n_samples > 0, f"an estimate needs at least one importance sample, not {n_samples}")
     require(at_once is None or at_once > 0, f"an estimate decodes at least one sample at once, not {at_once}")
-
-
-def _scored(model: MultimodalVAE, targets: Sequence[Tensor]) -> dict[str, list[Tensor]]:
-    """Where each target, a mask (B, M), has each modality: {name: [(B,), or (B, n) for a set]}.
-
-    Modalities that are in no target are left out.
-    """
-    scored = {}
-    for name, modality in model.modality.items():
-        by_target = [modality.present(target) for target in targets]
-        if any(present.any() for present in by_target):
-            scored[name] = by_target
-    return scored
 
 
 def _proposal(model: MultimodalVAE, batch: Batch, given: Sequence[str] | Tensor) -> Callable[[Tensor], Distribution]:
@@ -215,13 +192,8 @@ def _proposal(model: MultimodalVAE, batch: Batch, given: Sequence[str] | Tensor)
     else:
         return lambda rows: model.prior().expand((len(rows),))
     params, mask = model.experts(batch), batch.mask
-
-    def of_rows(rows: Tensor) -> Distribution:
-        # for a mixture all components, so that no weight becomes large
-        q = model.fuse(tuple(p[:, rows] for p in params), None if mask is None else mask[rows])
-        return q.proposal
-
-    return of_rows
+    # for a mixture all components, so that no weight becomes large
+    return lambda rows: model.fuse(tuple(p[:, rows] for p in params), None if mask is None else mask[rows]).proposal
 
 
 def _mask(model: MultimodalVAE, batch: Batch, target: Sequence[str] | Tensor) -> Tensor:
@@ -229,22 +201,16 @@ def _mask(model: MultimodalVAE, batch: Batch, target: Sequence[str] | Tensor) ->
     if isinstance(target, Tensor):
         target = model.observe(Batch(batch.modalities, target)).mask
         lacking = batch.mask is not None and bool((target & ~model.scorable(batch.mask)).any())
-        require(
-            not lacking,
-            "a target's mask selects modalities that an example lacks, or whose decoder sees one that it lacks: give "
-            "target & model.scorable(batch.mask)",
-        )
+        selects = "a target's mask selects modalities that an example lacks, or whose decoder sees one that it lacks"
+        require(not lacking, f"{selects}: give target & model.scorable(batch.mask)")
         return target
     check_known(target, model.modalities)
-    conditions = [name for n in target for name in model.modality[n].given]
+    conditions = [condition for name in target for condition in model.modality[name].given]
     for name in (*target, *conditions):
-        known = name in batch.modalities
-        # the name of a set means the elements that an example has
-        complete = known and (
-            batch.mask is None or model.modality[name].is_set or model.modality[name].present(batch.mask).all()
-        )
+        modality = model.modality[name]
+        complete = batch.mask is None or modality.is_set or bool(modality.present(batch.mask).all())
         require(
-            bool(complete),
+            name in batch.modalities and complete,
             f"log p({','.join(target)}) needs {name} in every example: common.data.splits.only_complete leaves out "
             "those that lack it; a mask (B, M) as target names what each example has",
         )

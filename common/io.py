@@ -1,9 +1,13 @@
-"""Files read and written as a whole: regular files only, read up to a limit, written atomically."""
+"""Files read and written as a whole: regular files only, read up to a limit, checked before use, written atomically.
+
+A `remedy` is what to do about a missing or damaged file, the end of the error message.
+"""
 
 import contextlib
 import io
 import os
 import pickle
+import re
 import secrets
 import stat
 import struct
@@ -12,17 +16,21 @@ import zipfile
 import zlib
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
+import msgspec
+import torch
 from filelock import FileLock, Timeout
 from PIL import Image
+from torch import Tensor
 
 from common.errors import InputError, brief, require
 
-# what to do about a damaged file, the end of error messages
+T = TypeVar("T")
 AGAIN = "delete it, and it will be made again"
 DOWNLOAD_AGAIN = "delete it and download it again (--download)"
 MIB = 2**20
+MAX_VALUES = 10**6  # values that a file of ours never reaches
 # what torch, numpy, Pillow, zipfile and scipy raise for changed bytes
 DAMAGE = (
     *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError),
@@ -33,9 +41,6 @@ DAMAGE = (
 
 def open_regular(path: Path, remedy: str) -> BinaryIO:
     """Open a regular file to read bytes; nothing else, since a pipe or a device may never end.
-
-    Args:
-        remedy: how to get the file, the end of the error message.
 
     Raises:
         InputError: the file is missing, unreadable, or not a regular file.
@@ -58,7 +63,6 @@ def reading(source: Path | bytes, remedy: str, what: str, name: str = "") -> Ite
 
     Args:
         source: the file, or the content of one.
-        remedy: what to do about a missing or damaged file, the end of error messages.
         what: what the file should be, such as "a zip archive".
         name: the beginning of error messages; by default the path.
 
@@ -93,6 +97,99 @@ def check_total(archive: zipfile.ZipFile, at_most: int, names: Collection[str] |
         raise zipfile.BadZipFile(f"it unpacks to {promised} bytes, more than {at_most}")
 
 
+def read_json(path: Path, kind: type[T], remedy: str) -> T:
+    """Read a JSON file of at most a MiB as a type, such as a msgspec.Struct.
+
+    Raises:
+        InputError: the file is missing, too large, or not what the type says; the message names the field.
+    """
+    return decode(read_bounded(path, remedy, MIB), kind, str(path), remedy)
+
+
+def read_json_lines(path: Path, kind: type[T], remedy: str) -> list[T]:
+    """Read a file with one JSON value a line, of at most a MiB. A last line without its end is left out.
+
+    Raises: as `read_json`.
+    """
+    values = []
+    with open_regular(path, remedy) as file:
+        while (line := file.readline(MIB + 1)).endswith(b"\n"):
+            values.append(decode(line, kind, f"{path}, line {len(values) + 1}", remedy))
+    require(len(line) <= MIB, f"{path}, line {len(values) + 1} has more than a MiB, too much for its kind: {remedy}")
+    return values
+
+
+def decode(content: bytes | str, kind: type[T], name: str, remedy: str) -> T:
+    """JSON as a type; InputError, which begins with `name`, if it is not what the type says."""
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{name} is damaged, {brief(error)}: {remedy}") from error
+
+
+def as_type(value: Any, kind: type[T], name: str, remedy: str) -> T:  # noqa: ANN401 (anything that a file can hold)
+    """Convert plain values and tensors to a type; errors as those of `decode`."""
+
+    def unchanged(expected: type, given: object) -> object:  # of a type that msgspec does not know, such as a tensor
+        if not isinstance(given, expected):
+            raise TypeError(f"expected {expected.__name__}, got {type(given).__name__}")
+        return given
+
+    try:
+        return msgspec.convert(value, kind, dec_hook=unchanged)
+    except (msgspec.ValidationError, TypeError, AttributeError) as error:  # AttributeError: a tensor for a dict
+        raise InputError(f"{name} is damaged, {brief(error)}: {remedy}") from error
+
+
+def load_tensors(path: Path, kind: type[T], missing: str, damaged: str) -> T:
+    """Load tensors and plain containers, as torch.save writes them, onto the CPU; nothing else is unpickled.
+
+    Args:
+        kind: the type of the content, such as a msgspec.Struct.
+        missing, damaged: remedies.
+
+    Raises:
+        InputError: the file is missing, truncated or damaged, holds code, or is not what the type says.
+    """
+    open_regular(path, missing).close()
+    with reading(path, damaged, "a checkpoint") as file:
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:  # torch.save compresses nothing
+                check_total(archive, path.stat().st_size)
+        file.seek(0)
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:  # whose message advises to load it all the same
+            foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
+            code = f"{path} is refused: it holds {foreign and foreign[1][:100]}, and loading that could run code"
+            require(foreign is None, f"{code}: {damaged}")
+            raise InputError(f"{path} is damaged or not a checkpoint: {damaged}") from error
+    require(not _is_larger_in_memory(content), f"{path} is damaged, it holds odd tensors or lists: {damaged}")
+    return as_type(content, kind, str(path), damaged)
+
+
+def _is_larger_in_memory(content: object) -> bool:
+    """Whether tensors repeat values that their file has once, or lists hold another one many times, or themselves."""
+    waiting, n = [content], 0
+    while waiting and n <= MAX_VALUES:
+        value = waiting.pop()
+        if isinstance(value, list | tuple | dict):
+            n += len(value)
+            waiting.extend(value.values() if isinstance(value, dict) else value)
+        elif isinstance(value, Tensor):
+            plain = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
+            if not plain or value.nbytes > value.untyped_storage().nbytes():
+                return True
+    return n > MAX_VALUES
+
+
+def save_tensors(path: Path, content: dict) -> None:
+    """Save tensors and plain containers atomically; InputError if the file cannot be written."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomically(path, buffer.getbuffer())
+
+
 def folder_of(path: Path) -> Path:
     """A folder itself, or the folder of a file."""
     return path if path.is_dir() else path.parent
@@ -115,15 +212,11 @@ def write_atomically(path: Path, content: bytes) -> None:
     check_writable(path)
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        try:
-            with open(temporary, "xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
         folder = os.open(path.parent, os.O_RDONLY)
         os.fsync(folder)  # so that the new name survives a power cut
         os.close(folder)
@@ -132,6 +225,9 @@ def write_atomically(path: Path, content: bytes) -> None:
         kept = "; the previous file is kept" if path.exists() else ""
         remedy = f"free disk space or check permissions{kept}"
         raise InputError(f"{path} could not be written ({error.strerror}): {remedy}") from error
+    finally:
+        with contextlib.suppress(OSError):  # it is gone where all went well
+            temporary.unlink()
 
 
 def remove_leftovers(paths: Iterable[Path]) -> None:

@@ -1,9 +1,10 @@
 """The modalities of the data that a model has, checked before the model sees them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from common.data.batches import Examples, n_columns
@@ -21,24 +22,18 @@ def modelled(config: object, data: Examples, model: MultimodalVAE) -> Examples:
         InputError: the data lack one of the model's, or have values that it cannot take; a mask's columns are not the
             model's modalities.
     """
-    known = {**data.modalities, **data.derived}
+    known = tuple(dict.fromkeys((*data.modalities, *data.derived)))
     lacking = [name for name in model.modalities if name not in known]
     named = f"the model's encoders name {', '.join(lacking)}, which the data lack (they have {', '.join(known)})"
     require(not lacking, f"{named}: give both the same names")
-    selected = Examples(data.modalities, data.rows, None, data.joint_only, data.derived).only(model.modalities)
     if data.mask is not None:
-        ordered = tuple(name for name in known if name in model.modalities)
-        require(
-            ordered == model.modalities,
-            f"a mask's columns are {', '.join(model.modalities)}, as the model's encoders, and the data have "
-            f"{', '.join(ordered)}: give both the same order",
-        )
+        ordered, names = tuple(name for name in known if name in model.modalities), ", ".join(model.modalities)
+        order = f"a mask's columns are {names}, as the model's encoders, and the data have {', '.join(ordered)}"
+        require(ordered == model.modalities, f"{order}: give both the same order")
         n, shape = n_columns(model.columns), tuple(data.mask.shape)
-        require(
-            len(shape) > 1 and shape[-1] == n,
-            f"a mask needs {n} columns, ({shape[0]}, {n}), for {', '.join(model.modalities)}; its shape is {shape}",
-        )
-        selected = Examples(selected.modalities, selected.rows, data.mask, data.joint_only, selected.derived)
+        size = f"a mask needs {n} columns, ({shape[0]}, {n}), for {names}; its shape is {shape}"
+        require(len(shape) > 1 and shape[-1] == n, size)
+    selected = replace(replace(data, mask=None).only(model.modalities), mask=data.mask)
     check_values(selected, model)
     return selected
 
@@ -52,42 +47,22 @@ def check_present(examples: Examples, model: MultimodalVAE) -> None:
 
 def check_values(examples: Examples, model: MultimodalVAE) -> None:
     """Raise InputError for values of a type, shape or range that the model cannot take, where the mask is True."""
-    dtype, likelihoods = next(model.parameters()).dtype, dict(model.likelihood.items())
     for name in (name for name in model.modalities if name in examples.modalities):
-        x = examples.modalities[name]
-        likelihood, floats = likelihoods.get(name), x.dtype.is_floating_point
-        is_class = isinstance(likelihood, CategoricalLikelihood | BinaryLikelihood)
-        is_number = isinstance(likelihood, BernoulliLikelihood | LocationScaleLikelihood)
-        require(
-            not is_class or not (floats or x.dtype == torch.uint8),
-            f"{name} is {x.dtype}, which is no class: convert it with .long(), classes count from 0",
-        )
-        require(
-            not is_number or floats or x.dtype == torch.uint8,
-            f"{name} is {x.dtype}, and its likelihood takes floats or uint8: convert it with .to({dtype})",
-        )
-        require(
-            not floats or x.dtype == dtype, f"{name} is {x.dtype}, and the model {dtype}: convert it with .to({dtype})"
-        )
-        p = _decoded(model, name)
+        likelihood, p = dict(model.likelihood.items()).get(name), _decoded(model, name)
+        x, is_set = examples.modalities[name], model.columns[name].n_elements is not None
+        _check_type(name, x, likelihood, next(model.parameters()).dtype)
         if p is not None:
-            is_set = model.columns[name].n_elements is not None
-            n = len(x.shape) - 1 - is_set
-            require(
-                len(p.batch_shape) == 1 + is_set,
-                f"the log-density of {name} must be one number for each {'element' if is_set else 'example'}, which "
-                f"has {n} dimensions: give its likelihood event_dims={n}",
-            )
+            n, row = x.dim() - 1 - is_set, "element" if is_set else "example"
+            number = f"the log-density of {name} must be one number for each {row}, which has {n} dimensions"
+            require(len(p.batch_shape) == 1 + is_set, f"{number}: give its likelihood event_dims={n}")
             given, decoded = tuple(x.shape[1:]), tuple(p.batch_shape[1:] + p.event_shape)
             fits = given == decoded or name in examples.derived
             require(fits, f"an example of {name} has the shape {given}, its decoder gives {decoded}: make them equal")
         if x.dtype in (torch.uint8, torch.bool):
             continue
-        remedy = "Examples(..., mask=mask) tells what is absent, False there"
-        if floats:
-            _require_none(lambda x: ~x.isfinite(), "NaN or infinity", name, examples, model, remedy)
-        else:
-            _require_none(lambda x: x < 0, "a negative number", name, examples, model, remedy)
+        floats = x.is_floating_point()
+        what, wrong = ("NaN or infinity", lambda x: ~x.isfinite()) if floats else ("a negative number", lambda x: x < 0)
+        _require_none(wrong, what, name, examples, model, "Examples(..., mask=mask) tells what is absent, False there")
         if isinstance(likelihood, CategoricalLikelihood) and p is not None:
             last = p.logits.shape[-1] - 1
             remedy = f"its decoder gives the classes 0 to {last}: count classes from 0, or give the decoder more"
@@ -95,6 +70,18 @@ def check_values(examples: Examples, model: MultimodalVAE) -> None:
         if floats and isinstance(likelihood, BernoulliLikelihood):
             remedy = "scale them, or give uint8, which becomes [0, 1]"
             _require_none(lambda x: (x < 0) | (x > 1), "values outside [0, 1]", name, examples, model, remedy)
+
+
+def _check_type(name: str, x: Tensor, likelihood: nn.Module | None, dtype: torch.dtype) -> None:
+    """Raise InputError for a type of values that the likelihood, or a model with parameters of a type, cannot take."""
+    floats, is_image = x.is_floating_point(), x.dtype == torch.uint8
+    is_class = isinstance(likelihood, CategoricalLikelihood | BinaryLikelihood)
+    no_class = f"{name} is {x.dtype}, which is no class: convert it with .long(), classes count from 0"
+    require(not is_class or not (floats or is_image), no_class)
+    is_number = isinstance(likelihood, BernoulliLikelihood | LocationScaleLikelihood)
+    no_number = f"{name} is {x.dtype}, and its likelihood takes floats or uint8: convert it with .to({dtype})"
+    require(not is_number or floats or is_image, no_number)
+    require(not floats or x.dtype == dtype, f"{name} is {x.dtype}, and the model {dtype}: convert it with .to({dtype})")
 
 
 @torch.no_grad()

@@ -37,10 +37,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from common import distributed
 from common.data import Examples
 from common.errors import require, require_positive
-from common.execution import devices
+from common.execution import devices, processes
 from common.models import MultimodalVAE
 from cub import demo as drawn
 from cub.captions import Vocabulary
@@ -112,11 +111,11 @@ def main(config: Config) -> dict[str, dict]:
     test = test[: config.n_test]
     describe = descriptor(source, config)
     x, ids = (train.examples.modalities[name] for name in (source, "caption"))
-    sentences = distributed.on_first_process(lambda: fit(train.words, ids, vocabulary, config.seed))
+    sentences = processes.on_first_process(lambda: fit(train.words, ids, vocabulary, config.seed))
     views = describe(x), sentences.embed(ids)
-    canonical = distributed.on_first_process(lambda: cca(*views, config.components, config.feature_components))
+    canonical = processes.on_first_process(lambda: cca(*views, config.components, config.feature_components))
     torch.manual_seed(config.seed)
-    distributed.seed_each_process()
+    processes.seed_each_process()
     latents = {"prior": None}
     if n := config.mixture:
         latents[f"{n} Gaussians"] = gaussian_mixture(model, train.examples, n)
@@ -137,7 +136,7 @@ def main(config: Config) -> dict[str, dict]:
     inside, pictures = latents_and_networks(model, test, vocabulary, folder)
     figures |= inside
     report(figures, network_in_words(network_behind(config)), config, len(test.captions))
-    if config.umap and distributed.rank() == 0:
+    if config.umap and processes.rank() == 0:
         pictures.append(folder / "umap.png")
         draw(pictures[-1], model, test)
     print("", *pictures, sep="\n")
@@ -155,7 +154,7 @@ def latents_and_networks(
     examples, sources = birds.examples.only(model.modalities), each_modality(model)
     kls = kl_plot(folder / "kl.png", model, examples, sources)
     pictures = [folder / "kl.png"] if kls else []
-    if "image" in sources and distributed.rank() == 0:
+    if "image" in sources and processes.rank() == 0:
         pictures.append(folder / "cross_generation.png")
         shown = Shown(("image",), lambda values: vocabulary.sentences(values["caption"]), sentences=True)
         rows = torch.linspace(0, len(birds.captions) - 1, SHOWN).long()
@@ -177,7 +176,7 @@ def descriptor(source: str, config: Config) -> Callable[[Tensor], Tensor]:
         def of(rows: Tensor) -> dict[str, Tensor]:
             return {"feature": features_of(images[rows])}
 
-        return distributed.map_rows(len(images), BATCH_SIZE, of, "features", " images")["feature"]
+        return processes.map_rows(len(images), BATCH_SIZE, of, "features", " images")["feature"]
 
     return described
 
@@ -189,7 +188,7 @@ def read_all(network: nn.Module, x: Tensor) -> Tensor:
     def looks(rows: Tensor) -> dict[str, Tensor]:
         return {"looks": read(network, shown[rows].modalities["x"])}
 
-    return distributed.map_rows(len(shown), BATCH_SIZE, looks, "attributes")["looks"]
+    return processes.map_rows(len(shown), BATCH_SIZE, looks, "attributes")["looks"]
 
 
 def coherence(

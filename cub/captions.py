@@ -10,8 +10,8 @@ import torch
 from msgspec import Struct
 from torch import Tensor
 
-from common.data.schemas import read_json
 from common.errors import InputError, install, require
+from common.io import read_json
 
 LENGTH = 32
 SPECIAL = ("<exc>", "<pad>", "<eos>")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
-from common import distributed
+from common.progress import progress_bar
 from cub.demo import ATTRIBUTES, draw, features, random_attributes
 from reports.classifiers import cached_network
 
@@ -61,7 +61,7 @@ def _train(network: nn.Module, source: str, n: int) -> None:
     order = torch.cat([torch.randperm(n) for _ in range(EPOCHS[source])]).split(BATCH_SIZE)
     optimizer = torch.optim.Adam(network.parameters(), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR[source], len(order))
-    for rows in distributed.progress(order, desc=f"reader of birds ({source})", unit=" steps"):
+    for rows in progress_bar(order, desc=f"reader of birds ({source})", unit=" steps"):
         x = _augmented(inputs[rows]) if source == "image" else inputs[rows]
         optimizer.zero_grad()
         logits = network(x).split(VALUES, dim=1)

@@ -12,9 +12,9 @@ from torch import Tensor
 from common.data import Examples, arrays, image_caches
 from common.data.arrays import Expected
 from common.data.files import DataConfig
-from common.distributed import progress
 from common.errors import require
 from common.io import AGAIN
+from common.progress import progress_bar
 from cub import demo as drawn
 from cub.captions import Vocabulary, tokenizer, words
 from cub.demo import CAPTIONS
@@ -162,7 +162,7 @@ def _words(captions: list[str], cache_dir: Path) -> list[list[str]]:
 
 def _split(captions: list[str]) -> list[list[str]]:
     """Words of each caption."""
-    return [words(caption) for caption in progress(captions, desc="words", unit=" captions", delay=1, leave=False)]
+    return [words(caption) for caption in progress_bar(captions, desc="words", unit=" captions", delay=1, leave=False)]
 
 
 @cache

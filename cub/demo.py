@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from celeba.drawing import BATCH, SIZE
-from common.distributed import progress
+from common.progress import progress_bar
 from cub.drawing import ATTRIBUTES, HORNS, PIGMENTS, SCENES, draw, random_attributes
 
 CAPTIONS = 10  # per image
@@ -42,7 +42,7 @@ def demo(split: str, limit: int | None = None) -> tuple[Tensor, list[str], Tenso
         int64.
     """
     n = min(N_DEMO[split], limit or N_DEMO[split])
-    batches = progress(range(-(-n // DRAWN_AT_ONCE)), desc="drawn birds", unit=" hundred", delay=1, leave=False)
+    batches = progress_bar(range(-(-n // DRAWN_AT_ONCE)), desc="drawn birds", unit=" hundred", delay=1, leave=False)
     images, captions, attributes = zip(*(_drawn(split, i) for i in batches), strict=True)
     return torch.cat(images)[:n], [*chain(*captions)][: CAPTIONS * n], torch.cat(attributes)[:n]
 

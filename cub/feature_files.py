@@ -9,10 +9,10 @@ import torch
 from msgspec import Meta, Struct
 from torch import Tensor, nn
 
-from common.data import arrays, tensor_files
+from common.data import arrays
 from common.data.image_caches import Kind, decode
-from common.data.schemas import read_json
 from common.errors import require
+from common.io import load_tensors, read_json
 from cub.feature_network import N_FEATURES, extractor, features_of
 from cub.layouts import BirdFiles
 
@@ -155,7 +155,7 @@ def read_notes(cache_dir: Path, split: str) -> FeatureNotes:
 
 def read_network(path: Path, remedy: str) -> NetworkFile:
     """Read and check a network's file."""
-    return tensor_files.load(path, NetworkFile, remedy, remedy)
+    return load_tensors(path, NetworkFile, remedy, remedy)
 
 
 def remedy_for(folder: Path) -> str:

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
-from common import distributed, random_states
 from common.checkpoints import check_fit
-from common.data import tensor_files
 from common.errors import InputError, brief, require
-from common.io import DAMAGE
+from common.execution import random_states
+from common.io import DAMAGE, load_tensors, save_tensors
+from common.progress import progress_bar
 from training import optimizers
 from training.optimizers import Count, OptimizerState
 
@@ -188,7 +188,7 @@ def train(
     about, done, accuracy = {**recipe._asdict(), **trained_on}, 0, math.nan
     if path.exists():
         remedy = "delete it, or give another --cache-dir"
-        kept = tensor_files.load(path, Training, remedy, remedy)
+        kept = load_tensors(path, Training, remedy, remedy)
         require(kept.about == about, f"{path} belongs to another training run: {remedy}")
         check_fit(kept.state_dict, network, f"{path} holds another network", remedy)
         network.load_state_dict(kept.state_dict)
@@ -206,7 +206,7 @@ def train(
         )
         if time.monotonic() - saved > SAVED_EVERY:
             state = {"state_dict": network.state_dict(), "optimizer": optimizer.state_dict()}
-            tensor_files.save(path, {"about": about, "epoch": epoch + 1, "accuracy": accuracy, **state})
+            save_tensors(path, {"about": about, "epoch": epoch + 1, "accuracy": accuracy, **state})
             saved = time.monotonic()
     return {name: x.cpu() for name, x in network.state_dict().items()}, accuracy
 
@@ -237,7 +237,7 @@ def _train_epoch(
     order = rows[torch.randperm(len(rows), generator=generator)][: n_batches * batch_size].view(n_batches, -1)
     network.train()
     losses, started = [], time.monotonic()
-    for b, index in enumerate(distributed.progress(order, desc=f"epoch {epoch + 1}", unit=" batches", leave=False)):
+    for b, index in enumerate(progress_bar(order, desc=f"epoch {epoch + 1}", unit=" batches", leave=False)):
         progress = (epoch + (b + 1) / n_batches) / recipe.epochs
         for group in optimizer.param_groups:
             group["lr"] = recipe.lr * min(progress / WARM_UP, (1 + math.cos(math.pi * progress)) / 2)

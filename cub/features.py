@@ -23,13 +23,12 @@ import torch
 from joblib import cpu_count
 from torch import Tensor, nn
 
-from common import distributed
-from common.data import image_caches, tensor_files
+from common.data import image_caches
 from common.data.image_caches import Kind, decode
-from common.data.schemas import as_type
 from common.errors import option, require, require_positive, require_seed
 from common.execution import devices
-from common.io import locked, write_atomically
+from common.io import as_type, load_tensors, locked, save_tensors, write_atomically
+from common.progress import progress_bar
 from cub.feature_files import (
     NETWORK,
     SPLITS,
@@ -120,7 +119,7 @@ def _network(config: Config, birds: BirdFiles, folder: Path, device: torch.devic
         same = read_network(path, remedy_for(folder)).about == notes
         require(same, f"{path} holds another network, or was made with another --size: {remedy_for(folder)}")
     else:
-        tensor_files.save(path, {"about": notes, "state_dict": network.state_dict()})
+        save_tensors(path, {"about": notes, "state_dict": network.state_dict()})
         (folder / TRAINING).unlink(missing_ok=True)
     return network, notes
 
@@ -137,7 +136,7 @@ def _parameters(
         config.weights.is_file(), f"--weights {config.weights}: there is no such file; give one, torchvision or train"
     )
     name, remedy = f"--weights {config.weights}", "give another file"
-    content = tensor_files.load(config.weights, dict, remedy, remedy)
+    content = load_tensors(config.weights, dict, remedy, remedy)
     if "about" in content:
         kept = as_type(content, NetworkFile, name, remedy)
         return kept.about, kept.state_dict
@@ -190,7 +189,7 @@ def _extract(birds: BirdFiles, split: str, folder: Path, resnet: Extractor, netw
         return
     files, image = [birds.folder / name for name in names], partial(decode, kind=Kind(size=resnet.size))
     features, content = [], io.BytesIO()
-    progress = distributed.progress(total=len(names), unit=" images", desc=path.stem)
+    progress = progress_bar(total=len(names), unit=" images", desc=path.stem)
     with ThreadPoolExecutor(cpu_count()) as pool, progress:  # PIL releases the GIL while it decodes
         for start in range(0, len(names), DECODED_AT_ONCE):
             images = np.stack([*pool.map(image, files[start : start + DECODED_AT_ONCE])])

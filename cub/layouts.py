@@ -4,9 +4,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import distributed
 from common.data.files import read_text
 from common.errors import require
+from common.progress import print_once
 from cub.demo import CAPTIONS
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -94,7 +94,7 @@ def _find_original(root: Path, images_dir: Path) -> BirdFiles:
     }
     captions = {split: _captions_of_images(folder, names[split], texts) for split in CLASSES}
     if not has_lists:
-        distributed.print_once(
+        print_once(
             f"no {CLASSES['test']} in {root}: every fourth of the {len(captioned)} captioned classes is a test class"
         )
     return BirdFiles(folder, names, captions)

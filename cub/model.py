@@ -6,15 +6,15 @@ from typing import Any
 
 from torch import nn
 
+from common.authors_files import LEARNED_PRIOR, NORM, MmvaeArgs, layer
 from common.checkpoints import NetworkOptions
-from common.checkpoints.authors_files import LEARNED_PRIOR, NORM, MmvaeArgs, layer
+from common.convolutions import ConvTranspose2d, FromPixel
 from common.encoders_decoders import SplitLinearLayer, UnsqueezeLayer
-from common.encoders_decoders.convolutions import Conv2d, ConvTranspose2d, FromPixel
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.models import VAE, MultimodalVAE
+from common.models.choices import JointEncoder
 from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS
-from common.models.pairs import JointEncoder
 from cub.caption_likelihood import CaptionLikelihood, VocabularyLayer
 from cub.captions import LENGTH
 from cub.options import AUTHORS, MODELS
@@ -77,7 +77,7 @@ def build(config: SimpleNamespace) -> MultimodalVAE:
 def image_features() -> nn.Sequential:
     """Image (N, 3, 64, 64) -> features (N, N_IMAGE_FLAT)."""
     return nn.Sequential(
-        *(layer for n, m in pairwise((3, 64, 128, 256, 512)) for layer in (Conv2d(n, m, 4, 2, 1), nn.ReLU())),
+        *(layer for n, m in pairwise((3, 64, 128, 256, 512)) for layer in (nn.Conv2d(n, m, 4, 2, 1), nn.ReLU())),
         nn.Flatten(),
     )
 
@@ -131,7 +131,7 @@ def caption_features(embedding: nn.Embedding, wide: bool) -> nn.Sequential:
         *(
             layer
             for (n, m), shape in stages
-            for layer in (Conv2d(n, m, *shape, bias=wide), nn.BatchNorm2d(m), nn.ReLU())
+            for layer in (nn.Conv2d(n, m, *shape, bias=wide), nn.BatchNorm2d(m), nn.ReLU())
         ),
         nn.Flatten(),
     )

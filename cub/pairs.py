@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from common import distributed
 from common.data import Examples
+from common.execution import processes
 from common.models import MultimodalVAE
 from cub.data import Birds
 from cub.demo import CAPTIONS
@@ -54,12 +54,12 @@ def generate(
         values = model.generate(len(rows), drawn_from)
         return {source: as_data(values[source]), "caption": values["caption"]}
 
-    decoded = distributed.map_rows(len(shown), BATCH_SIZE // CAPTIONS, describe, f"{source} -> caption")
+    decoded = processes.map_rows(len(shown), BATCH_SIZE // CAPTIONS, describe, f"{source} -> caption")
     decoded["caption"] = decoded["caption"].flatten(0, 1)  # (10 N, 32)
-    decoded |= distributed.map_rows(len(given["caption"]), BATCH_SIZE, picture, f"caption -> {source}")
+    decoded |= processes.map_rows(len(given["caption"]), BATCH_SIZE, picture, f"caption -> {source}")
     made = {"given": given, "decoded": decoded}
     for name, drawn_from in latents.items():
-        made[name] = distributed.map_rows(n, BATCH_SIZE, partial(pair, drawn_from), f"joint, {name}", " draws")
+        made[name] = processes.map_rows(n, BATCH_SIZE, partial(pair, drawn_from), f"joint, {name}", " draws")
     return tuple({name: values[which] for name, values in made.items()} for which in (source, "caption"))
 
 

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 from torch import nn
 
-from common.checkpoints.authors_files import layer
+from common.authors_files import layer
+from common.convolutions import ConvTranspose2d
 from common.encoders_decoders import swish_mlp
-from common.encoders_decoders.convolutions import Conv2d, ConvTranspose2d
 from common.models import MultimodalVAE
 from mnist.model import WIDTH, assemble
 
@@ -19,9 +19,9 @@ def build(config: SimpleNamespace) -> MultimodalVAE:
 def image_features() -> nn.Sequential:
     """Build the network image (N, 1, 28, 28) -> features (N, 512)."""
     return nn.Sequential(
-        Conv2d(1, 64, 4, 2, 1, bias=False),
+        nn.Conv2d(1, 64, 4, 2, 1, bias=False),
         nn.SiLU(),
-        Conv2d(64, 128, 4, 2, 1, bias=False),
+        nn.Conv2d(64, 128, 4, 2, 1, bias=False),
         nn.SiLU(),
         nn.Flatten(),
         swish_mlp(6272, WIDTH),

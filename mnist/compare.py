@@ -21,12 +21,11 @@ import torch
 import tyro
 from matplotlib.figure import Figure
 
-from common import distributed
 from common.checkpoints import load_model
-from common.data.schemas import read_json
 from common.errors import require, require_different, require_positive
 from common.execution import devices
-from common.io import AGAIN, write_atomically
+from common.io import AGAIN, read_json, write_atomically
+from common.progress import progress_bar
 from mnist import halves, pixels
 from mnist.data import MNIST
 from mnist.parts import commands as parts
@@ -153,7 +152,7 @@ def main(config: Config) -> list[Result]:
     for split in ("train", "test"):
         MNIST.load(split, todo[0][1])
     results = in_parallel(partial(run, config=config), todo, config.jobs or default_jobs(config.cuda))
-    results = list(distributed.progress(results, total=len(todo), unit=" runs"))
+    results = list(progress_bar(results, total=len(todo), unit=" runs"))
     order = [variant for variant, _ in todo]
     results.sort(key=lambda result: (order.index(result.variant), result.seed))
     report(results, config)

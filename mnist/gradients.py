@@ -17,11 +17,11 @@ from itertools import product
 import torch
 from torch import nn
 
-from common import distributed
 from common.data import Batch
 from common.errors import require
 from common.objectives import DregIwaeElbo, IwaeElbo, Objective, StlElbo
 from common.objectives.importance import GRADIENTS
+from common.progress import progress_bar
 from mnist.data import MNIST, Dataset, load_as_trained
 from reports import options, plots, tables
 from training import run_from_command_line
@@ -57,7 +57,7 @@ def main(config: Config, dataset: Dataset = MNIST) -> dict[str, list[float]]:
     estimators = {"IWAE": IwaeElbo, "STL": StlElbo} | dreg
     torch.manual_seed(config.seed)
     curves = {name: [] for name in estimators}
-    for k, name in distributed.progress([*product(config.K, estimators)], unit=" estimators"):
+    for k, name in progress_bar([*product(config.K, estimators)], unit=" estimators"):
         objective = estimators[name](model, k, looser=True)
         curves[name].append(noise(objective, batch, model.encoder.parameters(), config.n_samples))
     rows = [(str(k), *(f"{value:.3g}" for value in row)) for k, *row in zip(config.K, *curves.values(), strict=True)]

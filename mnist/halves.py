@@ -15,7 +15,7 @@ from typing import Literal
 
 import tyro
 
-from common.objectives.registry import objectives_of
+from common.models.objectives import objectives_of
 from mnist.parts import commands as parts
 from training import run_from_command_line
 from training.model_options import fusion_option

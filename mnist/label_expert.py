@@ -22,11 +22,10 @@ import tyro
 from torch import Tensor, nn
 
 from common.checkpoints import load_config
-from common.data import tensor_files
-from common.distributed import progress
 from common.errors import option, require, require_positive
-from common.io import folder_of
+from common.io import folder_of, save_tensors
 from common.models import MultimodalVAE
+from common.progress import progress_bar
 from mnist.aggregate_posterior import from_aggregate_posterior
 from mnist.analyse import by_class
 from mnist.data import CLASSES, MNIST, load_as_trained
@@ -83,7 +82,7 @@ def main(config: Config) -> dict[str, dict[str, float]]:
         ways[f"q(z|label), refitted, W = {weight:g}"] = (refitted, drawn_from(refitted))
         content = {"experiment": MNIST.name, "config": load_config(config.model), "state_dict": refitted.state_dict()}
         path = folder / f"label_expert_{weight:g}.pth.tar"
-        tensor_files.save(path, content)
+        save_tensors(path, content)
         print(path)
     free = refit(model, 1, config.steps, FreeParameters(model.encoder["text"]))
     ways["q(z|label), free parameters, W = 1"] = (free, drawn_from(free))
@@ -128,7 +127,7 @@ def refit(model: MultimodalVAE, weight: float, steps: int, encoder: nn.Module | 
     encoder = model.encoder["text"].requires_grad_(True)
     optimizer = torch.optim.Adam(encoder.parameters(), lr=1e-3)
     labels = torch.arange(N_CLASSES, device=model.device).repeat(DRAWS)
-    for _ in progress(range(steps), desc=f"label expert, W = {weight:g}", unit=" steps"):
+    for _ in progress_bar(range(steps), desc=f"label expert, W = {weight:g}", unit=" steps"):
         q = model.posterior({"text": labels})
         z = q.rsample()
         log_p = model.decode(z, ["text"])["text"].log_prob(labels)

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from common.checkpoints.authors_files import layer
+from common.authors_files import layer
 from common.encoders_decoders import SplitLinearLayer, swish_mlp
 from common.likelihoods import BernoulliLikelihood, CategoricalLikelihood
 from common.models import MultimodalVAE
-from common.models.pairs import Networks, build_pair
+from common.models.choices import Networks, build_pair
 
 N_CLASSES = 10
 WIDTH = 512

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 import tyro
 
-from common import distributed
 from common.checkpoints import load_model
 from common.data import Examples
 from common.data.splits import hold_out
@@ -30,6 +29,7 @@ from common.errors import Diverged, InputError, flag, install, option, require, 
 from common.estimators import evaluate_batches, log_marginal
 from common.execution import devices
 from common.io import locked
+from common.progress import progress_bar
 from mnist import train
 from mnist.data import MNIST, binarised
 from reports import tables
@@ -120,7 +120,7 @@ def main(config: Config) -> "list[optuna.trial.FrozenTrial]":
             opened.enqueue_trial(killed.params)
         done = len(tried(opened))
         jobs = config.jobs or default_jobs(config.cuda)
-        with distributed.progress(initial=done, total=config.trials, unit=" settings") as bar:
+        with progress_bar(initial=done, total=config.trials, unit=" settings") as bar:
             for score in in_parallel(partial(try_one, config=config), range(done, config.trials), jobs):
                 bar.set_postfix_str(score)
                 bar.update()

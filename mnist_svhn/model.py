@@ -6,15 +6,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from common.authors_files import LEARNED_PRIOR, Depth, MmvaeArgs, layer
 from common.checkpoints import Name, NetworkOptions
-from common.checkpoints.authors_files import LEARNED_PRIOR, Depth, MmvaeArgs, layer
+from common.convolutions import ConvTranspose2d, FromPixel
 from common.encoders_decoders import SplitLinearLayer
-from common.encoders_decoders.convolutions import Conv2d, ConvTranspose2d, FromPixel
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.models import VAE, MultimodalVAE
+from common.models.choices import JointEncoder
 from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS
-from common.models.pairs import JointEncoder
 from mnist_svhn.options import FAMILY_OF, MODELS
 
 N_MNIST, N_SVHN = 28 * 28, 3 * 32 * 32
@@ -90,9 +90,9 @@ def hidden_layers(n_inputs: int, n: int) -> list[nn.Module]:
 def svhn_features() -> nn.Sequential:
     """Image (N, 3, 32, 32) -> features (N, N_SVHN_FLAT)."""
     return nn.Sequential(
-        *(Conv2d(3, 32, 4, 2, 1), nn.ReLU()),
-        *(Conv2d(32, 64, 4, 2, 1), nn.ReLU()),
-        *(Conv2d(64, 128, 4, 2, 1), nn.ReLU()),
+        *(nn.Conv2d(3, 32, 4, 2, 1), nn.ReLU()),
+        *(nn.Conv2d(32, 64, 4, 2, 1), nn.ReLU()),
+        *(nn.Conv2d(64, 128, 4, 2, 1), nn.ReLU()),
         nn.Flatten(),
     )
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, one_hot
 
-from common import distributed
 from common.data import Examples, arrays
 from common.data.arrays import Expected
 from common.data.files import DataConfig
 from common.errors import flag, require
+from common.progress import progress_bar
 from mnist.data import Dataset, digits
 from mnist.demo import scanned_digits
 from multimnist.options import LENGTH, PAPER, DatasetOptions, dataset_options
@@ -127,7 +127,7 @@ def generate(digits: Tensor, labels: Tensor, n: int, options: DatasetOptions, ge
     image = torch.empty(n, 1, SIZE, SIZE, dtype=torch.uint8)
     text = torch.empty(n, LENGTH, dtype=torch.int64)
     pending, failures = torch.arange(n), 0
-    with distributed.progress(total=n, unit=" images", leave=False) as bar:
+    with progress_bar(total=n, unit=" images", leave=False) as bar:
         while len(pending):
             rows, pending = pending[:BATCH], pending[BATCH:]
             used = torch.arange(LENGTH) < lengths[rows, None]  # (B, 4)

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from common.authors_files import MVAE_IMAGE, layer
 from common.checkpoints import NetworkOptions
-from common.checkpoints.authors_files import MVAE_IMAGE, layer
+from common.convolutions import ConvTranspose2d
 from common.encoders_decoders import SplitLinearLayer
-from common.encoders_decoders.convolutions import Conv2d, ConvTranspose2d
 from common.likelihoods import BernoulliLikelihood, CategoricalLikelihood
 from common.models import MultimodalVAE
-from common.models.pairs import Networks, build_pair
+from common.models.choices import Networks, build_pair
 from multimnist.data import N_CHARACTERS, SOS
 from multimnist.options import LENGTH
 from multimnist.text import TeacherForcedLikelihood
@@ -126,10 +126,10 @@ def build(config: SimpleNamespace) -> MultimodalVAE:
 def image_features() -> nn.Sequential:
     """Build the network image (N, 1, 50, 50) -> features (N, 512)."""
     return nn.Sequential(
-        *(Conv2d(1, 32, 4, 2, 1, bias=False), nn.SiLU()),
-        *(Conv2d(32, 64, 4, 2, 1, bias=False), nn.BatchNorm2d(64), nn.SiLU()),
-        *(Conv2d(64, 128, 4, 2, 1, bias=False), nn.BatchNorm2d(128), nn.SiLU()),
-        *(Conv2d(128, 256, 4, 2, 0, bias=False), nn.BatchNorm2d(256), nn.SiLU()),
+        *(nn.Conv2d(1, 32, 4, 2, 1, bias=False), nn.SiLU()),
+        *(nn.Conv2d(32, 64, 4, 2, 1, bias=False), nn.BatchNorm2d(64), nn.SiLU()),
+        *(nn.Conv2d(64, 128, 4, 2, 1, bias=False), nn.BatchNorm2d(128), nn.SiLU()),
+        *(nn.Conv2d(128, 256, 4, 2, 0, bias=False), nn.BatchNorm2d(256), nn.SiLU()),
         *(nn.Flatten(), nn.Linear(1024, WIDTH), nn.SiLU(), nn.Dropout(0.1)),
     )
 

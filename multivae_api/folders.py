@@ -9,10 +9,8 @@ from typing import Any
 import msgspec
 from torch import Tensor
 
-from common.data import tensor_files
-from common.data.schemas import as_type, read_json
 from common.errors import InputError, brief, require
-from common.io import write_atomically
+from common.io import as_type, load_tensors, read_json, save_tensors, write_atomically
 from multivae_api.config import HINTS, MMVAEConfig, Options
 
 CONFIG, PARAMETERS = "model_config.json", "model.pt"
@@ -36,7 +34,7 @@ def write(folder: Path, config: MMVAEConfig, parameters: Mapping[str, Tensor]) -
     except OSError as error:
         raise InputError(f"{folder} could not be made ({error.strerror}): give another folder") from error
     write_atomically(folder / CONFIG, json.dumps({"name": NAME} | asdict(config), indent=4).encode())
-    tensor_files.save(folder / PARAMETERS, {"model_state_dict": dict(parameters)})
+    save_tensors(folder / PARAMETERS, {"model_state_dict": dict(parameters)})
 
 
 class Saved(msgspec.Struct):
@@ -67,4 +65,4 @@ def read_parameters(folder: Path) -> dict[str, Tensor]:
     Raises:
         InputError: the file is missing or damaged, or holds anything else.
     """
-    return tensor_files.load(folder / PARAMETERS, Saved, GIVE, GIVE).model_state_dict
+    return load_tensors(folder / PARAMETERS, Saved, GIVE, GIVE).model_state_dict

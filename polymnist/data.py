@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
-from common.data import Examples, files, image_caches, tensor_files
+from common.data import Examples, files, image_caches
 from common.data.files import DataConfig, unpack
 from common.data.image_caches import open_picture
 from common.errors import InputError, require
+from common.io import load_tensors
 from mnist.data import digits
 
 SIZE = 28  # height and width of an image in pixels
@@ -262,11 +263,11 @@ def _read_pictures(folder: Path, names: tuple[str, ...], cache: Path) -> Example
 def _read_tensors(folder: Path, names: tuple[str, ...]) -> Examples:
     """Read FOLDER/m0.pt, ..., (N, 3, 28, 28) in [0, 1], and labels.pt."""
     remedy = "unpack the archive again"
-    labels = tensor_files.load(folder / "labels.pt", Tensor, remedy, remedy)
+    labels = load_tensors(folder / "labels.pt", Tensor, remedy, remedy)
     images = {}
     for name in names:
         path = folder / f"{name}.pt"
-        x = tensor_files.load(path, Tensor, f"{AT_MOST_FIVE}, or {remedy}", remedy)
+        x = load_tensors(path, Tensor, f"{AT_MOST_FIVE}, or {remedy}", remedy)
         fits = x.is_floating_point() and x.shape == (len(labels), 3, SIZE, SIZE)
         require(
             fits and bool(((x >= 0) & (x <= 1)).all()),

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common.data import tensor_files
 from common.errors import InputError
+from common.io import load_tensors
 
 AT_ONCE = 50  # images in a batch of Inception-v3, whose first feature maps are large
 WEIGHTS = "pt_inception-2015-12-05-6726825d.pth"
@@ -27,7 +27,7 @@ def inception_features(weights: Path, device: torch.device) -> Callable[[Tensor]
     Raises:
         InputError: torch-fidelity is not installed, or the file is missing, damaged or another one.
     """
-    state = tensor_files.load(weights, dict[str, Tensor], REMEDY, REMEDY)
+    state = load_tensors(weights, dict[str, Tensor], REMEDY, REMEDY)
     import common.data.torchvision_import  # noqa: F401 (torch-fidelity imports torchvision)
 
     try:

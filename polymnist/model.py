@@ -9,8 +9,8 @@ from msgspec import Meta
 from torch import Tensor, nn
 
 from common.checkpoints import Name, NetworkOptions
+from common.convolutions import ConvTranspose2d
 from common.encoders_decoders import SplitLinearLayer
-from common.encoders_decoders.convolutions import ConvTranspose2d
 from common.likelihoods import GroupedLikelihood, LaplaceLikelihood
 from common.models import VAE, MultimodalVAE
 from common.models.families import FAMILIES

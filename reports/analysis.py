@@ -9,11 +9,11 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from common import distributed
 from common.checkpoints import load_config
 from common.data.batches import Batch, Examples
 from common.data.splits import only_complete
 from common.errors import require, require_positive
+from common.execution import processes
 from common.model_data import check_values
 from common.multimodal_vae import MultimodalVAE
 from common.priors import ClusteredPrior
@@ -133,7 +133,7 @@ def analyse(config: AnalysisConfig, data: Labelled) -> dict[str, float]:
     shown = analysis.figures(head)
     drawn = {"n_samples": config.n_samples} if len(analysis.generated) > 1 else {}
     tables.report(config, data.name, shown, {"n_examples": n, **drawn, "seed": config.seed}, about)
-    if distributed.rank() == 0:
+    if processes.rank() == 0:
         print("", *analysis.draw(), sep="\n")
     means = {}
     for table in shown:
@@ -183,7 +183,7 @@ class Analysis:
         self.train, self.test = (examples.only(self.model.modalities) for examples in splits.values())
         self.folder = config.samples_dir
         torch.manual_seed(config.seed)
-        distributed.seed_each_process()
+        processes.seed_each_process()
 
     def figures(self, head: str) -> list[Table]:
         """Compute all scores, save kl.png, and return the tables; `head` is the title of the first column."""
@@ -250,7 +250,7 @@ class Analysis:
         for name, z in sampled_latents(model, self.train, self.sources).items():
             for which, part in latent_parts(model.n_shared).items():
                 pairs = (z[:, part], of_train), (self.z[name][:, part], of_test)
-                right[f"latent accuracy{which}, {name}"] = distributed.on_first_process(
+                right[f"latent accuracy{which}, {name}"] = processes.on_first_process(
                     lambda pairs=pairs: latent_accuracy(*pairs, self.data.n_values).cpu()
                 )
         return right

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from common import distributed, random_states
 from common.checkpoints import check_fit
 from common.data.batches import Examples
 from common.data.files import DataConfig
-from common.data.tensor_files import load, save
 from common.errors import require
-from common.io import AGAIN
+from common.execution import processes, random_states
+from common.io import AGAIN, load_tensors, save_tensors
+from common.progress import progress_bar
 from reports.metrics import Judge
 
 MAX_EPOCHS = 60
@@ -60,7 +60,7 @@ def cached_network(
 
         def parameters() -> dict[str, Tensor]:
             if cache and cache.exists():
-                stored = load(cache, NetworkFile, AGAIN, AGAIN)
+                stored = load_tensors(cache, NetworkFile, AGAIN, AGAIN)
                 changed = [key for key in made_from if stored.made_from.get(key) != made_from[key]]
                 other = f"{cache} is a classifier trained with other data or by another version"
                 require(not changed, f"{other} (other {', '.join(changed)}): {AGAIN}")
@@ -70,10 +70,10 @@ def cached_network(
             state = {key: x.cpu() for key, x in network.state_dict().items()}
             if cache and os.access(next(x for x in cache.absolute().parents if x.exists()), os.W_OK):
                 cache.parent.mkdir(parents=True, exist_ok=True)
-                save(cache, {"made_from": made_from, "state_dict": state})
+                save_tensors(cache, {"made_from": made_from, "state_dict": state})
             return state
 
-        network.load_state_dict(distributed.on_first_process(parameters))
+        network.load_state_dict(processes.on_first_process(parameters))
     return network.eval()
 
 
@@ -153,7 +153,7 @@ def fit(
     steps = min(steps, max(1, MAX_EPOCHS * n // batch_size))
     optimizer = torch.optim.Adam(network.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in distributed.progress(range(steps), desc=desc, unit=" steps"):
+    for _ in progress_bar(range(steps), desc=desc, unit=" steps"):
         optimizer.zero_grad()
         loss(torch.randint(n, (batch_size,))).backward()
         optimizer.step()

@@ -11,11 +11,12 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from common import distributed
 from common.data.batches import Examples
 from common.errors import install, require
+from common.execution import processes
 from common.multimodal_vae import MultimodalVAE
 from common.priors import ClusteredPrior
+from common.progress import print_once
 from reports import plots
 from reports.metrics import BATCH_SIZE, divergences
 from reports.subsets import Posteriors
@@ -44,7 +45,7 @@ def kl_plot(
     if model.variational_posterior.is_mixture:  # the KL of several components has no closed form
         sources = {name: given for name, given in sources.items() if len(given) == 1}
     kls = {name: kl.cpu() for name, kl in divergences(model, test, sources).items()}
-    if distributed.rank() == 0:
+    if processes.rank() == 0:
         latents = most_used(kls, BOXES)
         drawn = {
             name: kl[~kl.isnan().any(dim=1)][:, latents]
@@ -91,7 +92,7 @@ def latent_map(path: Path, model: MultimodalVAE, z: Mapping[str, Tensor], groups
     draws = torch.cat([*sources.values()]).cpu()
     too_few = f"{path.name} needs at least {MIN_DRAWS} draws, not {len(draws)}: a larger --limit, or --no-umap"
     require(len(draws) >= MIN_DRAWS, too_few)
-    distributed.print_once(f"drawing {path.name} takes about half a minute")
+    print_once(f"drawing {path.name} takes about half a minute")
     from umap import UMAP
 
     threads = torch.get_num_threads()
@@ -133,7 +134,7 @@ def kmeans_accuracy(train: Posteriors, test: Posteriors) -> Tensor:
         clusters, of_points = (torch.from_numpy(c).long() for c in (fitted.labels_, fitted.predict(of_test)))
         return majority_right((clusters, labels), (of_points, expected)).double()
 
-    return distributed.on_first_process(lambda: torch.stack([right(seed) for seed in seeds]).mean(dim=0))
+    return processes.on_first_process(lambda: torch.stack([right(seed) for seed in seeds]).mean(dim=0))
 
 
 @torch.no_grad()

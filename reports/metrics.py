@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, kl_divergence
 from torch.nn.functional import cross_entropy
 
-from common import distributed
 from common.data.batches import Batch, Examples
 from common.estimators import evaluate_batches
+from common.execution import processes
 from common.model_data import check_values
 from common.multimodal_vae import MultimodalVAE
+from common.progress import progress_bar
 
 BATCH_SIZE = 500
 
@@ -41,8 +42,8 @@ class Judge(NamedTuple):
 
 
 def by_rows(n: int, f: Callable[[Tensor], Tensor], desc: str | None = None, unit: str = " examples") -> Tensor:
-    """Apply f to the rows 0 to n - 1, as `common.distributed.map_rows`: indices of rows (B,) -> (B, ...); (n, ...)."""
-    return distributed.map_rows(n, BATCH_SIZE, lambda rows: {"": f(rows)}, desc, unit)[""]
+    """Apply f to the rows 0 to n - 1, as `processes.map_rows`: indices of rows (B,) -> (B, ...); (n, ...)."""
+    return processes.map_rows(n, BATCH_SIZE, lambda rows: {"": f(rows)}, desc, unit)[""]
 
 
 @torch.no_grad()
@@ -86,7 +87,7 @@ def cross_coherence(
                     by_pair[f"{source} -> {target}"] = judge.read(values).cpu() == labels[rows]
         return by_pair
 
-    return distributed.map_rows(len(examples), BATCH_SIZE, right, "cross coherence")
+    return processes.map_rows(len(examples), BATCH_SIZE, right, "cross coherence")
 
 
 @torch.no_grad()
@@ -162,7 +163,7 @@ def divergences(model: MultimodalVAE, examples: Examples, sources: Mapping[str, 
             by_name[f"J(q(z|{a}), q(z|{b}))"] = torch.where(present[a] & present[b], both_ways, torch.nan)
         return by_name
 
-    by_name = distributed.map_rows(len(examples), BATCH_SIZE, divergences_of, "divergences")
+    by_name = processes.map_rows(len(examples), BATCH_SIZE, divergences_of, "divergences")
     return {name: x.to(device) for name, x in by_name.items()}
 
 
@@ -184,7 +185,7 @@ def latent_accuracy(
     (z, labels), shape = train, (train[1].shape[1], n_values)
     linear = nn.Linear(z.shape[1], shape[0] * n_values).to(z)
     optimizer = torch.optim.Adam(linear.parameters(), lr=lr, fused=True)
-    for _ in distributed.progress(range(epochs), desc="linear classifier of latents", unit=" epochs"):
+    for _ in progress_bar(range(epochs), desc="linear classifier of latents", unit=" epochs"):
         for rows in torch.randperm(len(z)).to(z.device).split(batch_size):
             optimizer.zero_grad()
             cross_entropy(linear(z[rows]).view(-1, n_values), labels[rows].flatten()).backward()

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, MixtureSameFamily, MultivariateNormal
 from torch.nn.functional import pad
 
-from common import distributed
 from common.data.batches import Examples
 from common.errors import InputError, require
+from common.execution import processes
 from common.io import write_atomically
 from common.multimodal_vae import MultimodalVAE
 from reports import plots
@@ -247,7 +247,7 @@ def gaussian_mixture(model: MultimodalVAE, train: Examples, n_components: int) -
         weights, means, covariances = map(torch.from_numpy, (fitted.weights_, fitted.means_, fitted.covariances_))
         return weights, means, torch.linalg.cholesky(covariances)
 
-    weights, means, scale_tril = (x.to(model.device, torch.float32) for x in distributed.on_first_process(fit))
+    weights, means, scale_tril = (x.to(model.device, torch.float32) for x in processes.on_first_process(fit))
     return MixtureSameFamily(Categorical(weights), MultivariateNormal(means, scale_tril=scale_tril))
 
 

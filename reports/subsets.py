@@ -9,9 +9,9 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from common import distributed
 from common.data.batches import Examples
 from common.errors import require
+from common.execution import processes
 from common.multimodal_vae import MultimodalVAE
 from common.private_latents import latent_parts
 from common.subsets import named_subsets
@@ -82,7 +82,7 @@ def ssim(test: Posteriors, images: Sequence[str]) -> dict[str, Tensor]:
             columns |= {f"{source} -> {name}": similarities(decoded[name], given[name]) for name in targets}
         return columns
 
-    return distributed.map_rows(len(test.examples), BATCH_SIZE, scored, "SSIM")
+    return processes.map_rows(len(test.examples), BATCH_SIZE, scored, "SSIM")
 
 
 class Moments(NamedTuple):
@@ -145,10 +145,10 @@ def scores_by_subset(
         right = {f"right {name}": judge.read(values)[:, 0].cpu() == labels[rows] for name, judge in judges.items()}
         return right | features(values) | {"point": point.cpu()}
 
-    seen = distributed.map_rows(n, BATCH_SIZE, lambda rows: features(test.examples[rows].modalities), "features")
+    seen = processes.map_rows(n, BATCH_SIZE, lambda rows: features(test.examples[rows].modalities), "features")
     reference, subsets = {name: moments(x) for name, x in seen.items()}, {}
     for given in ((), *named_subsets(model.modalities)):
-        columns = distributed.map_rows(n, BATCH_SIZE, partial(decoded, given), f"given {', '.join(given) or 'nothing'}")
+        columns = processes.map_rows(n, BATCH_SIZE, partial(decoded, given), f"given {', '.join(given) or 'nothing'}")
         targets = {target: {} for target in judges}
         for target in judges if given else ():
             right = columns[f"right {target}"].double()

@@ -11,9 +11,9 @@ import msgspec
 import torch
 from torch import Tensor
 
-from common import distributed
 from common.checkpoints import load_config
 from common.estimators import QUALITIES
+from common.execution import processes
 from common.io import write_atomically
 from reports.options import LoglikeConfig, ScoresConfig
 from training.provenance import provenance
@@ -70,7 +70,7 @@ def report(
     for table in tables:
         if table.rows:
             print(f"\n{table}")
-    if config.json and distributed.rank() == 0:
+    if config.json and processes.rank() == 0:
         head = {"experiment": experiment, **(about or {}), "checkpoint": str(config.model), "split": "test"}
         _write_json(config.json, head | dict(settings), tables)
         print(f"\n{config.json}")

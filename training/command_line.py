@@ -14,8 +14,8 @@ from typing import Any
 
 import tyro
 
-from common import distributed
 from common.errors import InputError, brief, flag, flags, option, require
+from common.execution import processes
 from training.options import RunConfig, default_of, resumed, underived
 
 LARGEST = 2**32  # whole numbers must be smaller: so is every seed, and every size that memory holds
@@ -45,14 +45,14 @@ def run_from_command_line(
     with _errors_in_one_line():
         _refuse_another_checkouts_code()
         given = parse(config, description, args, paper, demo)
-        distributed.start()
+        processes.start()
         for name, values in vars(given).items():
             for value in values if isinstance(values, tuple) else (values,):
                 small = not isinstance(value, int) or abs(value) < LARGEST
                 require(small, f"{option(name)} {value} is too large: give a number below {LARGEST}")
         main(given)
         sys.stdout.flush()
-    distributed.end()
+    processes.end()
 
 
 @contextlib.contextmanager

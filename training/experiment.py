@@ -8,16 +8,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from common import distributed
-from common.checkpoints.experiment_modules import EXPERIMENTS
+from common.checkpoints import EXPERIMENTS
 from common.data.batches import Examples
 from common.data.splits import hold_out, unpair
 from common.errors import require
-from common.execution import devices
+from common.execution import devices, processes
 from common.model_data import check_present, modelled
+from common.models.objectives import make_objective
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Objective
-from common.objectives.registry import make_objective
 from training import trackers
 from training.loop import Trainer
 from training.model_options import ObjectiveOptions
@@ -78,7 +77,7 @@ def run(config: RunConfig, experiment: Experiment, callbacks: Sequence[Callback]
     train, valid = experiment.load_train(config) if experiment.load_train else _held_out(config, experiment)
     selects = valid is not None or config.patience is None
     require(selects, "--patience needs validation examples, and so few examples leave none: raise --limit")
-    if valid is None and config.valid != 0 and distributed.rank() == 0:
+    if valid is None and config.valid != 0 and processes.rank() == 0:
         print("warning: too few examples to hold any out: the last model will count as the best", file=sys.stderr)
     model = devices.prepare(experiment.build(config), device, config.precision)
     objective = experiment.objective(config, model)

@@ -15,16 +15,16 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from common import distributed, random_states
 from common.checkpoints import BEST, LAST, check_fit, start_from
-from common.data import streams
 from common.data.batches import Examples
-from common.data.tensor_files import save
 from common.errors import Diverged, require
+from common.execution import processes, random_states
 from common.execution.cuda_graphs import CapturedStep
+from common.io import save_tensors
 from common.objectives.base import Bound, Objective
+from common.progress import progress_bar
 from reports import training_curves
-from training import optimizers
+from training import optimizers, streams
 from training.options import RunConfig
 from training.runs import CURVES, REMEDY, Callback, Progress, Run, report_epoch
 from training.steps import DIVERGED, Step, require_finite
@@ -44,8 +44,8 @@ def validation_means(objective: Objective, examples: Split, seed: int, beta: flo
     """Means of the bound and its terms, in nats, always with the same latent noise."""
     meter = Meter()
     objective.eval()
-    with random_states.fixed_noise(seed + distributed.rank(), next(objective.parameters()).device), torch.no_grad():
-        rows = torch.arange(len(examples), device=examples.device)[distributed.local_rows()]
+    with random_states.fixed_noise(seed + processes.rank(), next(objective.parameters()).device), torch.no_grad():
+        rows = torch.arange(len(examples), device=examples.device)[processes.local_rows()]
         for loaded, index in streams.feed(examples, rows.split(EVALUATION_BATCH)):
             meter.add(objective.bound(loaded[index], beta), len(index))
     return meter.means("on the validation examples")
@@ -80,7 +80,7 @@ class Meter:
         """
         nothing, names = torch.zeros(0, len(self.names) + 2), [*self.names, "norm of the gradient", "examples"]
         rows = (torch.stack(self.pending) if self.pending else nothing).double().cpu()  # (batches, 1 + terms + 2)
-        total = distributed.sum_over_processes(rows.sum(dim=0))
+        total = processes.sum_over_processes(rows.sum(dim=0))
         suspect = [*rows[~rows.isfinite().all(dim=1)], total][0].tolist()
         broken = [f"{name} = {x}" for name, x in zip(names, suspect, strict=True) if not math.isfinite(x)]
         if broken:
@@ -137,19 +137,19 @@ class Trainer:
         """
         self._restore()
         self.last_drawn = time.monotonic()
-        if self._finished() and distributed.any_process(self.run.was_killed_while_drawing()):
+        if self._finished() and processes.any_process(self.run.was_killed_while_drawing()):
             self._draw()
         with self._ctrl_c_asks():
             while not self._finished():
                 epoch = self.progress.epoch + 1
                 line = {"epoch": epoch} | self._train_epoch(epoch)
-                distributed.average_buffers(self.model)
+                processes.average_buffers(self.model)
                 require_finite(self.model, self.optimizer, f"at epoch {epoch}")
                 if self.progress.batch == self.n_batches:
                     self._end_epoch(line)
                 else:
                     self._save_last()
-                if distributed.any_process(self.asked_to_stop):
+                if processes.any_process(self.asked_to_stop):
                     if self.run.writes:
                         print(f"stopped in epoch {epoch}; --resume goes on from {self.run.dir / LAST}", file=sys.stderr)
                     raise KeyboardInterrupt
@@ -180,11 +180,11 @@ class Trainer:
 
     def _check_processes(self) -> None:
         """Raise InputError if there are too many processes, or if they do not see the same save-dir."""
-        world = distributed.world_size()
+        world = processes.world_size()
         fewest = min(len(self.train), self.config.batch_size, len(self.valid or self.train))
         remedy = f"start at most {fewest}, or raise --batch-size, --valid or --limit"
         require(world <= fewest, f"{world} processes cannot share {fewest} examples: {remedy}")
-        starts = set(distributed.gather((self.progress.epoch, self.progress.batch)))
+        starts = set(processes.gather((self.progress.epoch, self.progress.batch)))
         require(len(starts) == 1, f"the processes see different folders {self.run.dir}: give one that all of them see")
 
     def _finished(self) -> bool:
@@ -198,9 +198,7 @@ class Trainer:
         start = seen = progress.batch * config.batch_size  # examples of the epoch
         meter, n_train = Meter(progress.sums, progress.n), len(self.train)
         self.objective.train()
-        with distributed.progress(
-            total=n_train, initial=start, unit=" examples", desc=f"epoch {epoch}", leave=False
-        ) as bar:
+        with progress_bar(total=n_train, initial=start, unit=" examples", desc=f"epoch {epoch}", leave=False) as bar:
             for b, n, examples, index in self._batches(epoch):
                 step, annealing_steps = (epoch - 1) * self.n_batches + b, config.annealing_epochs * self.n_batches
                 beta = config.beta * annealed(step, annealing_steps)
@@ -211,7 +209,7 @@ class Trainer:
                     meter.add(bound, len(index), norm)
                 seen += n
                 bar.update(n)
-                stopping = distributed.any_process(self.asked_to_stop)
+                stopping = processes.any_process(self.asked_to_stop)
                 if stopping or (b + 1) % config.log_interval == 0 or seen == n_train:
                     means = meter.means(f"at epoch {epoch}, batch {b + 1} or shortly before")
                     show_means(bar, beta, means)
@@ -231,7 +229,7 @@ class Trainer:
         first, size = self.progress.batch, self.config.batch_size
         order = random_states.epoch_order(len(self.train), self.config.seed, epoch).to(self.train.device)
         starts = range(first * size, len(order), size)
-        parts = streams.feed(self.train, (order[i : i + size][distributed.local_rows()] for i in starts))
+        parts = streams.feed(self.train, (order[i : i + size][processes.local_rows()] for i in starts))
         for b, (i, (examples, index)) in enumerate(zip(starts, parts, strict=True), start=first):
             yield b, min(size, len(order) - i), examples, index
 
@@ -255,10 +253,12 @@ class Trainer:
     def _save(self, name: str, **more: Any) -> None:  # noqa: ANN401 (what torch.save takes)
         if self.run.writes:
             progress = msgspec.structs.asdict(self.progress)
-            save(self.run.dir / name, self.run.about | progress | {"state_dict": self.model.state_dict()} | more)
+            save_tensors(
+                self.run.dir / name, self.run.about | progress | {"state_dict": self.model.state_dict()} | more
+            )
 
     def _save_last(self) -> None:
-        states = distributed.gather(random_states.current(self.device))
+        states = processes.gather(random_states.current(self.device))
         self._save(LAST, rng=states, optimizer=self.optimizer.state_dict())
 
     def _draw(self) -> None:

@@ -10,7 +10,7 @@ from common.errors import option, require, require_positive
 from common.models.choices import MODELS, PAIR_MODELS, Model
 from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS, check_fusion
-from common.objectives.registry import OBJECTIVES, check_objective, with_default
+from common.models.objectives import OBJECTIVES, check_objective, with_default
 
 DEFAULT_OBJECTIVE = "objective to maximise. None: the model's own, else the first of these that exists for it"
 
@@ -53,7 +53,7 @@ PosteriorOption = posterior_option(("gaussian", "laplace", "vmf", "ebm"))
 
 @dataclass(kw_only=True)
 class ObjectiveOptions:
-    """The options of objectives; `common.objectives.registry` says which objective takes which.
+    """The options of objectives; `common.models.objectives` says which objective takes which.
 
     A Config has an option `fusion` or `model`, and its experts' family as `posterior`.
     """

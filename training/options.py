@@ -15,8 +15,8 @@ import msgspec
 import tyro
 
 from common.checkpoints import load_config
-from common.data.schemas import read_json
 from common.errors import InputError, brief, flag, option, require, require_positive, require_seed
+from common.io import read_json
 from common.multimodal_vae import MultimodalVAE
 
 NOT_TAKEN_OVER = {"save_dir", "experiment", "resume"}  # by a resumed run

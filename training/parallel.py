@@ -14,8 +14,8 @@ from typing import TypeVar
 import torch
 from joblib import cpu_count
 
-from common import distributed
 from common.errors import InputError, require
+from common.execution import processes
 from common.io import check_writable
 
 Task, Result = TypeVar("Task"), TypeVar("Result")
@@ -40,7 +40,7 @@ def in_parallel(work: Callable[[Task], Result], todo: Sequence[Task], jobs: int)
         InputError: torchrun started several processes, and each would start all tasks; or a process was killed.
     """
     require(
-        distributed.world_size() == 1, "this command starts its own processes: run it without torchrun, with --jobs N"
+        processes.world_size() == 1, "this command starts its own processes: run it without torchrun, with --jobs N"
     )
     if jobs == 1:
         yield from map(work, todo)

@@ -13,12 +13,18 @@ from typing import Annotated, Any, NotRequired, TypedDict
 import msgspec
 from torch import Tensor
 
-from common import distributed
 from common.checkpoints import BEST, FORMAT, LAST, load_config
-from common.data import tensor_files
-from common.data.schemas import read_json, read_json_lines
 from common.errors import InputError, flag, flags, require
-from common.io import check_writable, locked, remove_leftovers, write_atomically
+from common.execution import processes
+from common.io import (
+    check_writable,
+    load_tensors,
+    locked,
+    read_json,
+    read_json_lines,
+    remove_leftovers,
+    write_atomically,
+)
 from training.optimizers import Count, OptimizerState
 from training.options import NOT_OF_THE_RUN, ConfigFile, RunConfig, as_json, taken_up
 from training.provenance import provenance
@@ -122,7 +128,7 @@ class Run(contextlib.ExitStack):
     def __init__(self, experiment: str, config: RunConfig) -> None:
         super().__init__()
         self.experiment = experiment
-        self.writes = distributed.rank() == 0
+        self.writes = processes.rank() == 0
         self.config = as_json(config)
         self.dir = config.save_dir / config.experiment
         self.samples = self.dir / "samples"
@@ -199,7 +205,7 @@ class Run(contextlib.ExitStack):
             return None
         options = taken_up(type(config), before.config, config_file, other)
         self._check_options(config, type(config)(**options))
-        return tensor_files.load(self.dir / LAST, ResumeCheckpoint, REMEDY, REMEDY)
+        return load_tensors(self.dir / LAST, ResumeCheckpoint, REMEDY, REMEDY)
 
     def _check_options(self, config: RunConfig, before: RunConfig) -> None:
         """Raise InputError if an option that must stay the same differs from the resumed run's."""

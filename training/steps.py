@@ -7,10 +7,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from common import distributed
 from common.data.batches import Examples
 from common.encoders_decoders import has_batch_norm
 from common.errors import Diverged
+from common.execution import processes
 from common.objectives.base import Bound, Objective
 
 DIVERGED = (
@@ -50,7 +50,7 @@ class Step:
             batch = replace(examples[index], every_row=True) if every_row else examples[index]
             # n, since the loss is a mean over examples, and an example may have several rows
             bound = self.objective.backward(batch, beta, n)
-        if distributed.world_size() > 1:
+        if processes.world_size() > 1:
             sum_gradients([x for x in self.objective.parameters() if x.requires_grad])
         parameters = [x for x in self.objective.parameters() if x.grad is not None]
         norm = total_norm([x.grad for x in parameters])
@@ -66,7 +66,7 @@ class Step:
         They do not with batch norm and absent modalities: batch norm runs only on the rows that have the modality.
         """
         same_rows = examples.mask is None or not has_batch_norm(self.objective)
-        return same_rows and self.objective.same_operations and distributed.world_size() == 1
+        return same_rows and self.objective.same_operations and processes.world_size() == 1
 
 
 def sum_gradients(parameters: Sequence[nn.Parameter]) -> None:

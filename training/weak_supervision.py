@@ -15,15 +15,14 @@ import tyro
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from common import distributed
 from common.checkpoints import load_model
 from common.data.batches import Examples
-from common.data.schemas import read_json
 from common.data.splits import draw_paired
 from common.errors import require, require_different, require_positive
 from common.execution import devices
-from common.io import AGAIN, write_atomically
+from common.io import AGAIN, read_json, write_atomically
 from common.models import choices
+from common.progress import progress_bar
 from reports import plots, tables
 from training import options
 from training.experiment import Experiment, run
@@ -130,7 +129,7 @@ def train_all(config: Any, experiment: Callable[[], Experiment], task: Task) -> 
         require(round(fraction * n) > 0, f"--fractions {fraction} of {n} images leaves no pair: use a larger fraction")
     jobs = config.jobs or default_jobs(config.cuda)
     work, todo = partial(run_one, experiment=experiment, task=task, steps=config.classifier_steps), config.runs()
-    results = sorted(distributed.progress(in_parallel(work, todo, jobs), total=len(todo), unit=" runs"))
+    results = sorted(progress_bar(in_parallel(work, todo, jobs), total=len(todo), unit=" runs"))
     report(results, config, experiment().name, task)
     return results
 

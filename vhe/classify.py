@@ -17,8 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from common import distributed
 from common.errors import option, require
+from common.execution import processes
+from common.progress import progress_bar
 from reports import tables
 from reports.options import ScoresConfig
 from training import run_from_command_line
@@ -57,7 +58,7 @@ def main(config: Config) -> dict[str, float]:
     model, trained = load_trained(config)
     characters = load_test(config, trained)
     torch.manual_seed(config.seed)
-    distributed.seed_each_process()
+    processes.seed_each_process()
     shares = accuracies(model, characters, config)
     (accuracy,) = tables.summarise({"accuracy": shares}).values()
     accuracy |= interval(accuracy["mean"], len(shares) * config.n_way * config.n_queries)
@@ -76,9 +77,9 @@ def accuracies(model: VHE, characters: Characters, config: Config) -> Tensor:
     count = int(characters.character.bincount().min())
     require(n <= count, f"--k-shot and --n-queries need {n} images of a character, there are {count}: lower one")
     generator = torch.Generator().manual_seed(config.seed)
-    own_episodes = range(config.episodes)[distributed.local_rows()]
+    own_episodes = range(config.episodes)[processes.local_rows()]
     shares = torch.zeros(config.episodes).double()
-    for episode in distributed.progress(range(config.episodes), desc="few-shot classification", unit=" episodes"):
+    for episode in progress_bar(range(config.episodes), desc="few-shot classification", unit=" episodes"):
         classes = torch.randperm(n_classes, generator=generator)[: config.n_way]
         images = images_of(characters.images, characters.character, classes, n, generator).to(model.device)
         if episode not in own_episodes:
@@ -87,7 +88,7 @@ def accuracies(model: VHE, characters: Characters, config: Config) -> Tensor:
         log_p = log_conditionals(model, x, dict.fromkeys(shared_latents(model), given), config.n_samples)  # (N * Q, N)
         classes_of_x = torch.arange(config.n_way, device=x.device).repeat_interleave(config.n_queries)
         shares[episode] = (log_p.argmax(dim=1) == classes_of_x).double().mean()
-    return distributed.sum_over_processes(shares)
+    return processes.sum_over_processes(shares)
 
 
 def interval(p: float, n: int) -> dict[str, float]:

@@ -24,9 +24,9 @@ import torch
 import tyro
 from torch import Generator, Tensor
 
-from common import distributed
 from common.data import Batch, Examples
 from common.errors import require, require_positive
+from common.execution import processes
 from reports import metrics, tables
 from reports.options import LoglikeConfig
 from training import run_from_command_line
@@ -83,7 +83,7 @@ def evaluate(model: VHE, characters: Characters, config: Config, k_shot: int) ->
     shots, count = dict.fromkeys(config.k_shot or (1, k_shot)), int(character.bincount().min())
     for name, needed in {"--k-shot": max(shots) + 1, "--set-size": n}.items():
         require(needed <= count, f"{name} needs {needed} images of a character, there are {count}: lower it")
-    device, generator = model.device, Generator().manual_seed(config.seed + distributed.rank())
+    device, generator = model.device, Generator().manual_seed(config.seed + processes.rank())
     latents = shared_latents(model)
 
     def log_p_given_others(i: Tensor) -> dict[str, Tensor]:
@@ -108,13 +108,13 @@ def evaluate(model: VHE, characters: Characters, config: Config, k_shot: int) ->
     for k in shots:
         others = SupportSets(images, {"c": character}, {"c": k}, (), True, generator)
         name = f"log p(image|{k} other{'s' * (k > 1)})"
-        estimates |= distributed.map_rows(len(images), BATCH_SIZE, log_p_given_others, name)
+        estimates |= processes.map_rows(len(images), BATCH_SIZE, log_p_given_others, name)
     name = f"log p(character)/{n}"
-    estimates |= distributed.map_rows(len(characters.names), max(1, BATCH_SIZE // n), log_p_set, name, " characters")
+    estimates |= processes.map_rows(len(characters.names), max(1, BATCH_SIZE // n), log_p_set, name, " characters")
     all_examples = support_sets(characters, model.latents, k_shot, generator=generator)
     term_names = [f"bound: log p(image|{', '.join(model.likelihood.given)})"]
     term_names += [f"bound: KL of {v}" for v in model.latents]
-    return estimates | distributed.map_rows(len(images), BATCH_SIZE, bound, "bound")
+    return estimates | processes.map_rows(len(images), BATCH_SIZE, bound, "bound")
 
 
 def log_p_image(model: VHE, batch: Batch, n_samples: int) -> dict[str, Tensor]:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.functional import affine_grid, binary_cross_entropy_with_logits, grid_sample
 
 from common.checkpoints import Name, NetworkOptions, Size
+from common.convolutions import ConvTranspose2d
 from common.distributions import DiagonalGaussian
 from common.encoders_decoders import SplitLinearLayer
-from common.encoders_decoders.convolutions import ConvTranspose2d
 from vhe.framework import VHE, NormalPrior
 from vhe.pixelcnn import GatedPixelCNN
 

@@ -24,11 +24,11 @@ from joblib import Parallel, cpu_count, delayed
 from PIL import Image
 from skimage.feature import canny
 
-from common import distributed
 from common.data.files import read_text
 from common.data.image_caches import open_picture
 from common.errors import InputError, require, require_positive
 from common.io import locked, write_atomically
+from common.progress import progress_bar
 from training import run_from_command_line
 from vision import masks
 
@@ -116,7 +116,7 @@ def main(config: Setup) -> None:
         no_face.unlink(missing_ok=True)
         jobs = min(config.jobs or cpu_count(), len(sources))
         made = Parallel(jobs, return_as="generator")(delayed(complete)(source, config) for source in sources)
-        is_blank = list(distributed.progress(made, total=len(sources), unit=" images"))
+        is_blank = list(progress_bar(made, total=len(sources), unit=" images"))
         print(f"{len(sources)} images in {config.dst}")
         if isinstance(config, Mask):
             blank = "".join(f"{source.name}\n" for source in itertools.compress(sources, is_blank))

@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.data.schemas import decode
 from common.errors import brief, flags, require
-from common.io import check_total, reading, write_atomically
+from common.io import check_total, decode, reading, write_atomically
 
 Scalar = bool | int | float | str | None
 MAX_ABOUT = 2**17  # bytes of the options and of the arrays' headers
@@ -72,10 +71,8 @@ def load(path: Path, about: Mapping[str, Scalar], expected: Mapping[str, Expecte
         read = [f"{name}.npy" for name in ("about", *expected)]  # a file may hold other splits too
         check_total(archive.zip, MAX_ABOUT + sum(kind.at_most for kind in expected.values()), read)
         saved = decode(str(archive["about"]), dict[str, Scalar], f"{path}: about", remedy)
-        lacking = [name for name in about if name not in saved]
-        require(not lacking, f"{path} is damaged, it does not say {', '.join(lacking)}: {remedy}")
-        changed = [name for name in about if saved[name] != about[name]]
-        was, asked = (flags({name: values[name] for name in changed}) for values in (saved, about))
+        changed = [name for name in about if name not in saved or saved[name] != about[name]]
+        was, asked = (flags({name: values.get(name) for name in changed}) for values in (saved, about))
         again = f"give the same options, another --data-dir, or {remedy}"
         require(not changed, f"{path} was made with {brief(was)}, not {asked}: {again}")
         arrays = {name: archive[name] for name in expected}

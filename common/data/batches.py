@@ -49,14 +49,6 @@ def n_columns(columns: Mapping[str, Columns]) -> int:
     return max(column.stop for column in columns.values())
 
 
-def columns_mask(names: Iterable[str], columns: Mapping[str, Columns], device: torch.device | None = None) -> Tensor:
-    """Which columns belong to the named modalities, (M,) bool."""
-    mask = torch.zeros(n_columns(columns), dtype=torch.bool, device=device)
-    for name in names:
-        mask[columns[name].slice] = True
-    return mask
-
-
 @dataclass
 class Batch:
     """B examples, and a mask of the modalities that each of them has.
@@ -64,8 +56,8 @@ class Batch:
     modalities: {name: (B, ...)}; values where the mask is False have no meaning.
     mask: (B, M) bool over all of the model's modalities, or None if every example has all of them. A set of n like
         elements, (B, n, ...), has n of the M columns.
-    joint_only: (B,) bool, True for rows that count only in joint terms, since other rows hold their single modalities;
-        None if there are no such rows.
+    joint_only: (B,) bool, True for rows that count only in joint terms. Other rows hold their modalities alone. None if
+        there are no such rows.
     every_row: run the networks on every row, even where the modality is absent, so that all batches take the same
         operations, as a CUDA graph requires.
     """
@@ -79,8 +71,9 @@ class Batch:
         return len(next(iter(self.modalities.values())))
 
     def __getitem__(self, rows: slice) -> "Batch":
-        x = {name: x[rows] for name, x in self.modalities.items()}
-        return Batch(x, *(None if x is None else x[rows] for x in (self.mask, self.joint_only)), self.every_row)
+        modalities = {name: x[rows] for name, x in self.modalities.items()}
+        mask, joint_only = (None if x is None else x[rows] for x in (self.mask, self.joint_only))
+        return Batch(modalities, mask, joint_only, self.every_row)
 
     def only(self, given: Sequence[str], columns: Mapping[str, Columns]) -> "Batch":
         """The same examples with only the given modalities.
@@ -94,12 +87,14 @@ class Batch:
         """
         require(len(given) > 0, f"no modality is given: name at least one of {', '.join(self.modalities)}")
         require(not isinstance(given, str), f"name modalities in a tuple: ({given!r},), not {given!r}")
-        x = next(iter(self.modalities.values()))
         absent = [name for name in given if name not in self.modalities]
         require(not absent, f"the inputs lack the modality {', '.join(absent)}: they have {', '.join(self.modalities)}")
-        selected = columns_mask(given, columns, x.device)
+        x = self.modalities[given[0]]
+        selected = torch.zeros(n_columns(columns), dtype=torch.bool, device=x.device)
+        for name in given:
+            selected[columns[name].slice] = True
         mask = selected.repeat(len(x), 1) if self.mask is None else self.mask & selected
-        return Batch({name: self.modalities[name] for name in given}, mask, self.joint_only, self.every_row)
+        return replace(self, modalities={name: self.modalities[name] for name in given}, mask=mask)
 
 
 def observe(inputs: Mapping[str, Tensor] | Sequence[Tensor] | Tensor | Batch, columns: Mapping[str, Columns]) -> Batch:
@@ -158,12 +153,12 @@ def _complete(batch: Batch, columns: Mapping[str, Columns]) -> Batch:
         batch = batch.only(tuple(batch.modalities), columns)
     if batch.mask is None:
         return batch
-    filled = {}
+    filled = dict(batch.modalities)
     for name, x in batch.modalities.items():
         if columns[name].n_elements is not None:  # a set's network sees absent elements too
             present = columns[name].of(batch.mask)  # (B, n)
             filled[name] = x.masked_fill(~present.view(*present.shape, *[1] * (x.dim() - 2)), 0)
-    return replace(batch, modalities=batch.modalities | filled) if filled else batch
+    return replace(batch, modalities=filled)
 
 
 def check_known(names: Iterable[str], columns: Collection[str]) -> None:
@@ -245,9 +240,7 @@ class Examples:
 
     def to(self, device: torch.device) -> "Examples":
         """The same examples on a device."""
-        modalities, rows = (x and {name: x.to(device) for name, x in x.items()} for x in (self.modalities, self.rows))
-        masks = [None if x is None else x.to(device) for x in (self.mask, self.joint_only)]
-        return Examples(modalities, rows, *masks, self.derived)
+        return self._with(lambda x: x.to(device), "modalities", "rows", "mask", "joint_only")
 
     def only(self, names: Sequence[str]) -> "Examples":
         """The same examples without modalities that are not named, such as labels; itself if there are none.
@@ -264,27 +257,30 @@ class Examples:
         lost = [name for name in self.derived if name in names and name not in (*kept, *derived)]
         require(not lost, f"{', '.join(lost)} is derived: also name {', '.join(self.derived[n][0] for n in lost)}")
         modalities, rows = (x and {name: x[name] for name in kept} for x in (self.modalities, self.rows))
-        return Examples(modalities, rows, None, self.joint_only, derived)
+        return replace(self, modalities=modalities, rows=rows, derived=derived)
 
     def take(self, index: slice | Tensor) -> "Examples":
         """Only the indexed examples; a slice reads nothing of mapped files."""
-        return self._selected(lambda x: x[index])
+        return self._with(lambda x: x[index], "rows" if self.rows else "modalities", "mask", "joint_only")
 
     def extract(self, index: Tensor) -> "Examples":
         """Only the indexed examples, with copies of just the rows they take; they have to be on the CPU."""
         if self.rows is None:
-            return self._selected(lambda x: _copied(x, index))
+            return self._with(lambda x: _copied(x, index), "modalities", "mask", "joint_only")
         part = self.take(index)
         values = {name: _copied(x, part.rows[name].flatten()) for name, x in self.modalities.items()}
         rows = {name: torch.arange(x.numel()).view_as(x) for name, x in part.rows.items()}
         return replace(part, modalities=values, rows=rows)
 
-    def _selected(self, select: Callable[[Tensor], Tensor]) -> "Examples":
-        """Select among whatever has a row for each example."""
-        masks = [None if x is None else select(x) for x in (self.mask, self.joint_only)]
-        if self.rows is None:
-            return Examples({name: select(x) for name, x in self.modalities.items()}, None, *masks, self.derived)
-        return Examples(self.modalities, {name: select(x) for name, x in self.rows.items()}, *masks, self.derived)
+    def _with(self, change: Callable[[Tensor], Tensor], *fields: str) -> "Examples":
+        """The same examples with a change of the tensors in some fields."""
+
+        def changed(held: Tensor | Mapping[str, Tensor] | None) -> Tensor | dict[str, Tensor] | None:
+            if isinstance(held, Mapping):
+                return {name: change(x) for name, x in held.items()}
+            return held if held is None else change(held)
+
+        return replace(self, **{field: changed(getattr(self, field)) for field in fields})
 
 
 def _copied(x: Tensor, index: Tensor) -> Tensor:

@@ -13,11 +13,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
+import torch.distributed as dist
 from filelock import lock_descriptor
 
-from common import distributed
 from common.errors import InputError, brief, require
 from common.io import DOWNLOAD_AGAIN, MIB, check_total, check_writable, open_regular, read_bounded, reading
+from common.progress import print_once, progress_bar
 
 MAX_TEXT = 64 * MIB  # CelebA's attributes have 26
 MOST_TIMES = 50  # an archive of photographs unpacks to its own size, one of texts to ten times that
@@ -96,7 +97,7 @@ def check_published(path: Path, md5: str, dataset: str, name: str, known: Mappin
     published = next((file for file, digest in known.items() if digest == md5), None)
     if published is None:
         warning = f"{path.parent} does not hold {dataset} as published: its files are used unchecked"
-        distributed.print_once(f"warning: {warning}")
+        print_once(f"warning: {warning}")
         return
     is_it = f"{path} holds {published[0]}'s {published[1]}, not {dataset}'s {name}"
     require(published == (dataset, name), f"{is_it}: put the right file in its place, or give another folder")
@@ -113,7 +114,7 @@ def download(urls: Sequence[str], path: Path, md5: str | None) -> None:
         InputError: no url delivered the right file, and the message has a reason for each url; or the file could not be
             written.
     """
-    alone = distributed.world_size() == 1
+    alone = not dist.is_initialized() or dist.get_world_size() == 1
     require(alone, f"{path.name} is missing: run --download with one process first (no torchrun)")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
@@ -162,7 +163,7 @@ def _fetch(url: str, part: Path) -> None:
     with (
         response,
         open(part, "ab" if response.status == 206 else "wb") as file,
-        distributed.progress(total=total, unit="B", unit_scale=True, desc=part.stem) as bar,
+        progress_bar(total=total, unit="B", unit_scale=True, desc=part.stem) as bar,
     ):
         while block := response.read(1 << 16):
             file.write(block)

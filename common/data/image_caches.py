@@ -17,11 +17,10 @@ from joblib import cpu_count
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from common import distributed
 from common.data.arrays import mapped
-from common.data.schemas import read_json
 from common.errors import InputError, require
-from common.io import reading, write_atomically
+from common.io import read_json, reading, write_atomically
+from common.progress import progress_bar
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")  # the decoders of others start programs, take minutes, or print
 MAX_PIXELS = 64_000_000
@@ -144,7 +143,7 @@ def _decode_all(
         return np.stack([decode(file, kind, remedy, exact) for file in batch])
 
     batches = [files[start : start + AT_ONCE] for start in range(0, len(files), AT_ONCE)]
-    part, bar = path.with_suffix(".part"), distributed.progress(total=len(files), unit=" images", desc=path.name)
+    part, bar = path.with_suffix(".part"), progress_bar(total=len(files), unit=" images", desc=path.name)
     # PIL releases the interpreter while it decodes and resizes
     with ThreadPoolExecutor(cpu_count()) as pool, bar, open(part, "wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})

@@ -9,8 +9,8 @@ import torch
 from joblib import cpu_count
 from torch import Tensor, nn
 
-from common import distributed
 from common.errors import require
+from common.execution import processes
 
 Model = TypeVar("Model", bound=nn.Module)
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
@@ -18,10 +18,10 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 def select(cuda: bool) -> torch.device:
     """The GPU if it is asked for and available, otherwise the CPU; warns if the GPU is not available."""
-    if cuda and not torch.cuda.is_available() and distributed.rank() == 0:
+    if cuda and not torch.cuda.is_available() and processes.rank() == 0:
         print("warning: no GPU is available, using the CPU", file=sys.stderr)
     if cuda and torch.cuda.is_available():
-        if distributed.world_size() > 1:
+        if processes.world_size() > 1:
             local_rank, n_gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
             require(local_rank < n_gpus, f"--nproc-per-node must be at most {n_gpus}, one process for each GPU here")
             torch.cuda.set_device(local_rank)

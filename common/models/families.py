@@ -49,26 +49,31 @@ class Family(NamedTuple):
     is_gaussian: bool = False
 
 
-def energy_based(sizes: Sequence[int]) -> LocScaleEbmPosterior:
-    """The posterior whose energy is a network with two hidden layers."""
-    return LocScaleEbmPosterior(nn.Sequential(swish_mlp(sum(sizes), 64, 64), nn.Linear(64, 1), nn.Softplus()))
-
-
 def gaussian_prior(sizes: Sequence[int], learn: bool) -> nn.Module:
     """N(0, I), or with learned scales N(0, diag(s^2))."""
     return LearnedPrior(DiagonalGaussianPosterior(), sum(sizes)) if learn else StandardGaussianPrior(sum(sizes))
 
 
-def prior_in(family: Callable[[Sequence[int]], Posterior]) -> Callable[[Sequence[int], bool], nn.Module]:
-    """The prior in a family, with learned or fixed scales."""
-    return lambda sizes, learn: LearnedPrior(family(sizes), sum(sizes), learn)
+def location_scale_family(
+    name: str,
+    summary: str,
+    posterior: Callable[[Sequence[int]], Posterior],
+    prior: Callable[[Sequence[int]], Posterior] | None = None,
+    **features: bool,
+) -> Family:
+    """A family of locations and scales that has no products, with the prior in the family, or in another one."""
+
+    def prior_of(sizes: Sequence[int], learn: bool) -> nn.Module:
+        return LearnedPrior((prior or posterior)(sizes), sum(sizes), learn)
+
+    return Family(name, summary, 2, posterior, None, prior_of, **features)
 
 
 def vmf_family(n_vmfs: int) -> Family:
     """The family of z on n_vmfs unit spheres, each in D / n_vmfs dimensions with a von Mises-Fisher distribution."""
     return Family(
-        name="vmf",
-        summary="von Mises-Fisher, z on the unit sphere, or on several side by side",
+        "vmf",
+        "von Mises-Fisher, z on the unit sphere, or on several side by side",
         n_params=1,
         posterior=lambda sizes: VmfProductPosterior(n_vmfs),
         product=VmfPoeStrategy,
@@ -77,65 +82,58 @@ def vmf_family(n_vmfs: int) -> Family:
     )
 
 
-FAMILIES = {
-    family.name: family
-    for family in (
-        Family(
-            name="gaussian",
-            summary="diagonal Gaussian",
-            n_params=2,
-            posterior=lambda sizes: DiagonalGaussianPosterior(),
-            product=GaussianPoeStrategy,
-            prior=gaussian_prior,
-            private_latents=True,
-            is_gaussian=True,
-        ),
-        Family(
-            name="laplace",
-            summary="Laplace whose scales sum to the number of latents; mixtures and single encoders only",
-            n_params=2,
-            posterior=lambda sizes: LaplacePosterior(sizes=sizes),
-            product=None,
-            prior=prior_in(lambda sizes: LaplacePosterior(0, sizes)),
-            private_latents=True,
-        ),
-        Family(
-            name="softplus-laplace",
-            summary="Laplace with softplus scales; mixtures and single encoders only",
-            n_params=2,
-            posterior=lambda sizes: SoftplusPosterior(Laplace),
-            product=None,
-            prior=prior_in(lambda sizes: SoftplusPosterior(Laplace)),
-            private_latents=True,
-        ),
-        Family(
-            name="softplus-normal",
-            summary="Gaussian with softplus scales; mixtures and single encoders only",
-            n_params=2,
-            posterior=lambda sizes: SoftplusPosterior(Normal),
-            product=None,
-            prior=prior_in(lambda sizes: SoftplusPosterior(Normal)),
-            private_latents=True,
-        ),
-        Family(
-            name="laplace-normal",
-            summary="first expert Laplace, second one Gaussian, prior Laplace; mixtures only",
-            n_params=2,
-            posterior=lambda sizes: LaplaceOrNormalPosterior((True, False)),
-            product=None,
-            prior=prior_in(lambda sizes: LaplacePosterior()),
-            only_mixed=True,
-        ),
-        vmf_family(n_vmfs=1),
-        Family(
-            name="ebm",
-            summary="energy-based: Gaussian times a learned exp(-E), prior N(0, I); products only",
-            n_params=2,
-            posterior=energy_based,
-            product=LocScaleEbmStrategy,
-            prior=lambda sizes, learn: StandardGaussianPrior(sum(sizes)),
-            fixed_prior=True,
-            has_density=False,
-        ),
-    )
-}
+def energy_based(sizes: Sequence[int]) -> LocScaleEbmPosterior:
+    """The posterior whose energy is a network with two hidden layers."""
+    return LocScaleEbmPosterior(nn.Sequential(swish_mlp(sum(sizes), 64, 64), nn.Linear(64, 1), nn.Softplus()))
+
+
+_FAMILIES = (
+    Family(
+        "gaussian",
+        "diagonal Gaussian",
+        n_params=2,
+        posterior=lambda sizes: DiagonalGaussianPosterior(),
+        product=GaussianPoeStrategy,
+        prior=gaussian_prior,
+        private_latents=True,
+        is_gaussian=True,
+    ),
+    location_scale_family(
+        "laplace",
+        "Laplace whose scales sum to the number of latents; mixtures and single encoders only",
+        lambda sizes: LaplacePosterior(sizes=sizes),
+        lambda sizes: LaplacePosterior(0, sizes),
+        private_latents=True,
+    ),
+    location_scale_family(
+        "softplus-laplace",
+        "Laplace with softplus scales; mixtures and single encoders only",
+        lambda sizes: SoftplusPosterior(Laplace),
+        private_latents=True,
+    ),
+    location_scale_family(
+        "softplus-normal",
+        "Gaussian with softplus scales; mixtures and single encoders only",
+        lambda sizes: SoftplusPosterior(Normal),
+        private_latents=True,
+    ),
+    location_scale_family(
+        "laplace-normal",
+        "first expert Laplace, second one Gaussian, prior Laplace; mixtures only",
+        lambda sizes: LaplaceOrNormalPosterior((True, False)),
+        lambda sizes: LaplacePosterior(),
+        only_mixed=True,
+    ),
+    vmf_family(n_vmfs=1),
+    Family(
+        "ebm",
+        "energy-based: Gaussian times a learned exp(-E), prior N(0, I); products only",
+        n_params=2,
+        posterior=energy_based,
+        product=LocScaleEbmStrategy,
+        prior=lambda sizes, learn: StandardGaussianPrior(sum(sizes)),
+        fixed_prior=True,
+        has_density=False,
+    ),
+)
+FAMILIES = {family.name: family for family in _FAMILIES}

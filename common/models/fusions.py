@@ -1,15 +1,19 @@
-"""Ways to fuse experts: one record each, which says for which posterior families it exists."""
+"""Ways to fuse experts, one record each, and the model of a fusion and a posterior family."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from common.distributions.flows import masked_autoregressive_flow
 from common.errors import require
-from common.modalities import n_elements
-from common.models.families import Family
+from common.likelihoods import GroupedLikelihood
+from common.modalities import n_elements, n_shared_latents
+from common.models.families import FAMILIES, Family
+from common.multimodal_vae import MultimodalVAE
+from common.priors import ClusteredPrior
 from common.variational_posteriors import (
     JointFlowsPosterior,
     MixturePosterior,
@@ -43,36 +47,16 @@ class Latents(NamedTuple):
         """The numbers that are not 0, the shared ones first."""
         return self.shared, *(n for n in self.private.values() if n)
 
-    @property
-    def of_each_modality(self) -> Tensor:
-        """Which latents belong to each modality alone, (M, D) bool."""
-        sizes = torch.tensor(list(self.private.values()))
-        ends = self.shared + sizes.cumsum(0)
-        latents = torch.arange(sum(self.sizes))
-        return (latents >= (ends - sizes)[:, None]) & (latents < ends[:, None])
-
-
-def unchanged(posterior: Posterior, latents: Latents, encoder: Mapping[str, nn.Module]) -> nn.Module:
-    """The family itself: the strategy gives one member's parameters."""
-    return posterior
-
 
 def without_sets(posterior: Posterior, latents: Latents, encoder: Mapping[str, nn.Module]) -> nn.Module:
     """The family itself, for encoders that each give one whole posterior; one of them sees all modalities."""
     sets = [key for key, network in encoder.items() if n_elements(network)]
-    several = (
-        f"a set's encoder ({', '.join(sets)}) gives a posterior for each element, and this fusion needs one in all"
-    )
-    require(not sets, f"{several}: choose poe, moe or set")
-    seen = [frozenset(key.split(",")) for key in encoder]
+    several = f"a set's encoder ({', '.join(sets)}) gives a posterior for each element, and this fusion needs one"
+    require(not sets, f"{several} in all: choose poe, moe or set")
     names = list(dict.fromkeys(name for key in encoder for name in key.split(",")))
-    require(frozenset(names) in seen, f"no encoder sees all modalities: add {','.join(names)!r}, or choose poe or moe")
+    joint = any({*key.split(",")} == {*names} for key in encoder)
+    require(joint, f"no encoder sees all modalities: add {','.join(names)!r}, or choose poe or moe")
     return posterior
-
-
-def mixture(posterior: Posterior, latents: Latents, encoder: Mapping[str, nn.Module]) -> nn.Module:
-    """The mixture of the family's members."""
-    return MixturePosterior(posterior)
 
 
 def private_latents_mixture(posterior: Posterior, latents: Latents, encoder: Mapping[str, nn.Module]) -> nn.Module:
@@ -80,7 +64,10 @@ def private_latents_mixture(posterior: Posterior, latents: Latents, encoder: Map
     require(any(latents.private.values()), "the fusion mmvae+ needs private latents: without them it is moe")
     sets = [key for key, network in encoder.items() if n_elements(network)]
     require(not sets, f"the fusion mmvae+ needs an encoder for each modality, and no sets (got {', '.join(sets)})")
-    return PrivateLatentsMixturePosterior(posterior, latents.of_each_modality, latents.shared)
+    shared = torch.zeros(len(encoder), latents.shared)
+    private = torch.block_diag(*(torch.ones(1, n) for n in latents.private.values()))
+    own = torch.cat([shared, private], dim=1).bool()  # (M, D), which latents belong to each modality alone
+    return PrivateLatentsMixturePosterior(posterior, own, latents.shared)
 
 
 def joint_flows(posterior: Posterior, latents: Latents, encoder: Mapping[str, nn.Module]) -> nn.Module:
@@ -97,10 +84,10 @@ class Fusion(NamedTuple):
     strategy: family, keys of the encoders -> the strategy's module; None if its network must be given (`SetStrategy`,
         `UnstructuredStrategy`).
     exists: family -> whether the fusion exists for it.
-    why: why it does not exist for other families.
-    posterior: the family's module, the model's latents, its encoders -> the module that makes q(z|x_S) of what the
-        strategy gives. Raises InputError for latents or encoders that the fusion cannot have.
     is_mixture: whether the posterior is a mixture of the family's members.
+    posterior: the family's module, the model's latents, its encoders -> the module that makes q(z|x_S) of what the
+        strategy gives; by default the family's, or a mixture of its members. Raises InputError for latents or encoders
+        that the fusion cannot have.
     joint_encoder: whether it needs an encoder of all modalities too.
     auxiliary: whether training draws private latents of other modalities from auxiliary priors.
     """
@@ -108,14 +95,10 @@ class Fusion(NamedTuple):
     summary: str
     strategy: Callable[[Family, Sequence[str]], Strategy] | None
     exists: Callable[[Family], bool]
-    why: str
-    posterior: Callable[[Posterior, Latents, Mapping[str, nn.Module]], nn.Module] = unchanged
     is_mixture: bool = False
+    posterior: Callable[[Posterior, Latents, Mapping[str, nn.Module]], nn.Module] | None = None
     joint_encoder: bool = False
     auxiliary: bool = False
-
-
-NOT_ALONE = "energy-based experts are only multiplied, laplace-normal ones only mixed"
 
 
 def stands_alone(family: Family) -> bool:
@@ -125,102 +108,150 @@ def stands_alone(family: Family) -> bool:
 
 FUSIONS = {
     "poe": Fusion(
-        summary="product of experts and prior (MVAE: Wu & Goodman 2018, arXiv 1802.05335)",
-        strategy=lambda family, encoders: family.product(),
-        exists=lambda family: family.product is not None,
-        why="products exist for gaussian, vmf and ebm experts",
+        "product of experts and prior (MVAE: Wu & Goodman 2018, arXiv 1802.05335)",
+        lambda family, encoders: family.product(),
+        lambda family: family.product is not None,
     ),
     "product": Fusion(
-        summary="product of experts without the prior (MVTCAE: Hwang et al. 2021, NeurIPS)",
-        strategy=lambda family, encoders: GaussianProductStrategy(),
-        exists=lambda family: family.is_gaussian,
-        why="it needs Gaussian experts",
+        "product of experts without the prior (MVTCAE: Hwang et al. 2021, NeurIPS)",
+        lambda family, encoders: GaussianProductStrategy(),
+        lambda family: family.is_gaussian,
     ),
     "quotient": Fusion(
-        summary="quotient of posteriors (MVAE-Q: Wu & Goodman 2018, eq. 3)",
-        strategy=lambda family, encoders: GaussianQuotientStrategy(),
-        exists=lambda family: family.is_gaussian,
-        why="only Gaussians have this quotient",
+        "quotient of posteriors (MVAE-Q: Wu & Goodman 2018, eq. 3)",
+        lambda family, encoders: GaussianQuotientStrategy(),
+        lambda family: family.is_gaussian,
     ),
     "moe": Fusion(
-        summary="mixture of experts (Wang et al. 2016, arXiv 1610.03454; MMVAE: Shi et al. 2019, arXiv 1911.03393)",
-        strategy=lambda family, encoders: MoeStrategy(),
-        exists=lambda family: family.has_density,
-        why="energy-based experts are only multiplied",
-        posterior=mixture,
+        "mixture of experts (Wang et al. 2016, arXiv 1610.03454; MMVAE: Shi et al. 2019, arXiv 1911.03393)",
+        lambda family, encoders: MoeStrategy(),
+        lambda family: family.has_density,
         is_mixture=True,
     ),
     "mmvae+": Fusion(
-        summary="mixture of experts whose components have private latents (MMVAE+: Palumbo et al. 2023, ICLR)",
-        strategy=lambda family, encoders: MoeStrategy(),
-        exists=lambda family: family.private_latents,
-        why="a modality's private latents need their own parameters in the experts and in the prior",
-        posterior=private_latents_mixture,
+        "mixture of experts whose components have private latents (MMVAE+: Palumbo et al. 2023, ICLR)",
+        lambda family, encoders: MoeStrategy(),
+        lambda family: family.private_latents,
         is_mixture=True,
+        posterior=private_latents_mixture,
         auxiliary=True,
     ),
     "mopoe": Fusion(
-        summary="mixture of the products of all subsets (MoPoE: Sutter et al. 2021, arXiv 2105.02470)",
-        strategy=lambda family, encoders: MopoeStrategy(family.product()),
-        exists=lambda family: family.product is not None and family.has_density,
-        why="the products that it mixes leave the family, or have no density in closed form",
-        posterior=mixture,
+        "mixture of the products of all subsets (MoPoE: Sutter et al. 2021, arXiv 2105.02470)",
+        lambda family, encoders: MopoeStrategy(family.product()),
+        lambda family: family.product is not None and family.has_density,
         is_mixture=True,
     ),
     "mopoe-published": Fusion(
-        summary="mopoe as in its authors' code: only the product of all modalities includes the prior",
-        strategy=lambda family, encoders: PublishedMopoeStrategy(),
-        exists=lambda family: family.is_gaussian,
-        why="MoPoE's code has Gaussian experts",
-        posterior=mixture,
+        "mopoe as in its authors' code: only the product of all modalities includes the prior",
+        lambda family, encoders: PublishedMopoeStrategy(),
+        lambda family: family.is_gaussian,
         is_mixture=True,
     ),
     "own": Fusion(
-        summary="each subset of the modalities has its own encoder (VAE, CVAE)",
-        strategy=lambda family, encoders: OwnExpertStrategy(encoders),
-        exists=stands_alone,
-        why=NOT_ALONE,
+        "each subset of the modalities has its own encoder (VAE, CVAE)",
+        lambda family, encoders: OwnExpertStrategy(encoders),
+        stands_alone,
         posterior=without_sets,
     ),
     "joint": Fusion(
-        summary="a joint encoder, and one for each modality (JMVAE: Suzuki et al. 2016, arXiv 1611.01891)",
-        strategy=lambda family, encoders: OwnExpertStrategy(encoders),
-        exists=stands_alone,
-        why=NOT_ALONE,
+        "a joint encoder, and one for each modality (JMVAE: Suzuki et al. 2016, arXiv 1611.01891)",
+        lambda family, encoders: OwnExpertStrategy(encoders),
+        stands_alone,
         posterior=without_sets,
         joint_encoder=True,
     ),
     "jnf": Fusion(
-        summary="a joint encoder, and a normalizing flow for each modality "
-        "(JNF: Senellart et al. 2023, arXiv 2305.11832)",
-        strategy=lambda family, encoders: JointFlowsStrategy(encoders),
-        exists=lambda family: family.is_gaussian,
-        why="the bases of its flows, and its joint posterior, are Gaussian",
+        "a joint encoder, and a normalizing flow for each modality (JNF: Senellart et al. 2023, arXiv 2305.11832)",
+        lambda family, encoders: JointFlowsStrategy(encoders),
+        lambda family: family.is_gaussian,
         posterior=joint_flows,
         joint_encoder=True,
     ),
     "set": Fusion(
-        summary="one posterior from the sum of the encodings (partial-VAE: Ma et al. 2019, arXiv 1809.11142)",
-        strategy=None,
-        exists=stands_alone,
-        why=NOT_ALONE,
+        "one posterior from the sum of the encodings (partial-VAE: Ma et al. 2019, arXiv 1809.11142)",
+        None,
+        stands_alone,
     ),
     "unstructured": Fusion(
-        summary="one posterior from one network on all values, zeros where absent, and the mask: a baseline",
-        strategy=None,
-        exists=stands_alone,
-        why=NOT_ALONE,
+        "one posterior from one network on all values, zeros where absent, and the mask: a baseline",
+        None,
+        stands_alone,
     ),
 }
 
 
 def check_fusion(fusion: str, family: Family) -> None:
-    """Refuse a fusion that does not exist for the family.
+    """Raise InputError for a fusion that does not exist for the family."""
+    require(fusion in FUSIONS, f"there is no fusion {fusion}: there are {', '.join(FUSIONS)}")
+    families = [name for name, other in FAMILIES.items() if FUSIONS[fusion].exists(other)]
+    exists = f"there is no fusion {fusion} for {family.name} experts, only for {', '.join(families)} ones"
+    require(FUSIONS[fusion].exists(family), f"{exists}: choose such experts, or another model")
+
+
+def VAE(
+    fusion: str | Strategy,
+    encoder: Mapping[str, nn.Module],
+    decoder: Mapping[str, nn.Module],
+    likelihood: GroupedLikelihood,
+    latent_dim: int,
+    weights: Mapping[str, float] | None = None,
+    posterior: str | Family = "gaussian",
+    learn_prior: bool = False,
+    private: Mapping[str, int] | None = None,
+    n_clusters: int | None = None,
+) -> MultimodalVAE:
+    """The model with a fusion and a posterior family.
+
+    Args:
+        fusion: a name in FUSIONS, or a strategy whose posterior is not a mixture.
+        encoder, decoder, likelihood, weights, private: see `MultimodalVAE`.
+        latent_dim: D, private latents included.
+        posterior: a family, or a name in FAMILIES.
+        learn_prior: learn the prior's scales, if its family has any.
+        n_clusters: number of clusters of a prior that is a mixture (CMVAE); None: the family's own prior.
 
     Raises:
-        InputError: says why.
+        InputError: the fusion does not exist for the family, or it needs private latents.
     """
-    require(fusion in FUSIONS, f"there is no fusion {fusion}: there are {', '.join(FUSIONS)}")
-    record = FUSIONS[fusion]
-    reason = f"there is no fusion {fusion} for {family.name} experts: {record.why}"
-    require(record.exists(family), f"{reason}; choose other experts, or another model")
+    known = not isinstance(posterior, str) or posterior in FAMILIES
+    require(known, f"there is no posterior family {posterior}: there are {', '.join(FAMILIES)}")
+    family = FAMILIES[posterior] if isinstance(posterior, str) else posterior
+    private = private or {}
+    latents = Latents(n_shared_latents(latent_dim, private), {name: private.get(name, 0) for name in encoder})
+    strategy, variational_posterior, auxiliary = fusion, family.posterior(latents.sizes), None
+    if isinstance(fusion, str):
+        check_fusion(fusion, family)
+        record = FUSIONS[fusion]
+        own_network = f"the fusion {fusion} has its own network: give VAE the strategy, not its name"
+        require(record.strategy is not None, own_network)
+        strategy = record.strategy(family, tuple(encoder))
+        if record.posterior:
+            variational_posterior = record.posterior(variational_posterior, latents, encoder)
+        elif record.is_mixture:
+            variational_posterior = MixturePosterior(variational_posterior)
+        auxiliary = family.prior(latents.sizes, True) if record.auxiliary else None
+    return MultimodalVAE(
+        encoder=encoder,
+        variational_strategy=strategy,
+        variational_posterior=variational_posterior,
+        decoder=decoder,
+        likelihood=likelihood,
+        prior=_prior(family, latents.sizes, learn_prior, n_clusters),
+        weights=weights,
+        private=private,
+        auxiliary=auxiliary,
+    )
+
+
+def _prior(family: Family, sizes: Sequence[int], learn: bool, n_clusters: int | None) -> nn.Module:
+    """The family's prior, or a mixture of clusters."""
+    if n_clusters is None:
+        return family.prior(sizes, learn)
+    known = [name for name, other in FAMILIES.items() if other.private_latents]
+    require(not learn, "a clustered prior has fixed scales: leave out --learn-prior (in Python learn_prior)")
+    require(family.private_latents, f"a clustered prior exists for {', '.join(known)} experts: choose one of these")
+    return ClusteredPrior(family.prior(sizes, True).family, sum(sizes), sizes[0], n_clusters)
+
+
+MVAE = partial(VAE, "poe")

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
+from common.authors_files import Depth, Size
 from common.checkpoints import Name, NetworkOptions
-from common.checkpoints.authors_files import Depth, Size
 from common.data.batches import n_columns
 from common.encoders_decoders import ConcatLayer, SharedNetwork, SplitLinearLayer, swish_mlp
 from common.errors import require

@@ -25,8 +25,8 @@ from common.likelihoods import (
 from common.models import VAE
 from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS
+from common.models.objectives import OBJECTIVES, make_objective
 from common.objectives.importance import GRADIENTS
-from common.objectives.registry import OBJECTIVES, make_objective
 from common.variational_strategies import SetStrategy, UnstructuredStrategy
 from tests.helpers.fusions import learns_prior
 from tests.helpers.runs import config

@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy import ndimage
 
-from common.data.tensor_files import load, save
 from common.errors import InputError
+from common.io import load_tensors, save_tensors
 from cub import classifier as readers
 from cub import demo as birds
 from cub import drawing
@@ -236,8 +236,8 @@ def test_a_reader_learns_and_is_kept(monkeypatch, tmp_path):
     assert few == [7, 400]
     monkeypatch.setattr(readers, "draw", None)  # what is kept is not made again
     assert readers.read(readers.reader("feature", cache), x).equal(found)
-    stored = load(cache, dict, "", "")
-    save(cache, stored | {"state_dict": {}})
+    stored = load_tensors(cache, dict, "", "")
+    save_tensors(cache, stored | {"state_dict": {}})
     with pytest.raises(InputError, match="is damaged: it lacks 1.bias.*: delete it"):
         readers.reader("feature", cache)
 

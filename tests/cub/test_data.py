@@ -13,11 +13,11 @@ from PIL import Image
 
 import cub.data
 import cub.layouts
-from common import distributed
 from common.data import image_caches
 from common.data.image_caches import Kind, decode
 from common.data.torchvision_import import datasets, transforms
 from common.errors import InputError
+from common.progress import print_once
 from cub import demo as birds
 from cub.captions import LENGTH, SPECIAL, Vocabulary, read_vocabulary, words
 from cub.data import load, load_train
@@ -148,7 +148,7 @@ def files_of(*classes):
 
 
 def test_every_fourth_captioned_class_is_a_test_class(tmp_path, capsys):
-    distributed.print_once.cache_clear()
+    print_once.cache_clear()
     found = find_birds(write_cub(tmp_path))
     assert found.folder == tmp_path / "CUB_200_2011/images"
     assert found.names["train"] == files_of("a.One", "b.Two", "c.Three", "f.Five")
@@ -161,7 +161,7 @@ def test_every_fourth_captioned_class_is_a_test_class(tmp_path, capsys):
 
 
 def test_lists_say_which_are_the_test_classes(tmp_path, capsys):
-    distributed.print_once.cache_clear()
+    print_once.cache_clear()
     lists = dict(
         zip(CLASSES.values(), [["b.Two", "z.Absent", "f.Five", ""], ["a.One", "c.Three", "e.Four"]], strict=True)
     )

@@ -11,9 +11,9 @@ from PIL import Image
 from torch import nn
 
 from common.checkpoints import load
-from common.data.tensor_files import save
 from common.data.torchvision_import import models, transforms
 from common.errors import InputError
+from common.io import save_tensors
 from cub import feature_files, feature_network, features
 from cub.feature_files import about, features_of_file, load_features, nearest, network_of
 from cub.feature_network import MEAN, STD, Recipe, extractor, features_of, fingerprint, random_crops
@@ -256,7 +256,7 @@ def test_features_of_other_images_networks_or_sizes_are_refused(tmp_path, small,
     # another network in the place of theirs
     torch.manual_seed(1)
     kept = load(tmp_path / feature_files.NETWORK)
-    save(tmp_path / feature_files.NETWORK, kept | {"about": kept["about"] | {"md5": "of another"}})
+    save_tensors(tmp_path / feature_files.NETWORK, kept | {"about": kept["about"] | {"md5": "of another"}})
     with pytest.raises(InputError, match="did not make the features beside it"):
         network_of(tmp_path)
 

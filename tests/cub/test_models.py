@@ -134,8 +134,8 @@ def test_training_samples_likelihoods_and_analysis(trained, monkeypatch):
         ("--fusion mopoe-published --posterior vmf", "there is no fusion mopoe-published for vmf experts"),
         ("--fusion poe --obj dmvae --posterior vmf", "private latents need another family: vmf experts"),
         ("--obj mmjsd --posterior laplace", "--obj mmjsd needs Gaussian experts, not laplace ones"),
-        ("--obj dmvae", "--obj dmvae is defined for products of experts"),
-        ("--fusion poe --obj mvtcae", "--obj mvtcae needs the product of experts without the prior"),
+        ("--obj dmvae", "--obj dmvae does not exist"),
+        ("--fusion poe --obj mvtcae", "--obj mvtcae does not exist for --fusion poe"),
         ("--model image --fusion mmvae+", "--fusion mmvae.: --model image has one expert, leave it out"),
     ],
 )

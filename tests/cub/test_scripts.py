@@ -11,8 +11,8 @@ from PIL import Image
 
 from common.checkpoints import LAST, load, load_config, load_model
 from common.errors import InputError
+from common.models.objectives import make_objective
 from common.objectives import DregIwaeElbo, IwaeElbo, MmvaeElbo, MvaeElbo
-from common.objectives.registry import make_objective
 from cub import loglike, sample, train, trained_model
 from cub.data import load_train
 from cub.demo import draw as draw_birds

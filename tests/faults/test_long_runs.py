@@ -7,7 +7,7 @@ import torch
 
 from common.data import Examples
 from common.objectives import StandardElbo
-from tests.common.checkpoints.test_checkpoints import PairsConfig, build_pairs
+from tests.common.test_checkpoints import PairsConfig, build_pairs
 from tests.faults.attack import record, scaled
 from training import Trainer
 from training.runs import Run

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from common import distributed
+from common.progress import print_once
 from tests.golden import FOLDER, WRITES, check
 from tests.helpers.scripts import run_script
 from tests.repository.test_scripts import SCRIPTS
@@ -94,7 +94,7 @@ def test_the_scripts_of_a_folder_on_its_demo(name, tmp_path, monkeypatch, capsys
         module = importlib.import_module(f"{folder}.{script.removesuffix('.py')}")
         monkeypatch.setattr(sys, "argv", [script, *args])
         capsys.readouterr()
-        distributed.print_once.cache_clear()  # another test of this process may have printed the same message
+        print_once.cache_clear()  # another test of this process may have printed the same message
         run_script(module, args)
         printed = capsys.readouterr()
         now = {path.as_posix() for path in Path().rglob("*") if path.is_file()}

@@ -17,7 +17,7 @@ from common.models import VAE
 from common.models.choices import MODELS
 from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS
-from common.objectives.registry import OBJECTIVES, make_objective, with_default
+from common.models.objectives import OBJECTIVES, make_objective, with_default
 from common.variational_strategies import SetStrategy, UnstructuredStrategy
 from tests.golden import check
 from tests.helpers.fusions import learns_prior

@@ -1,4 +1,4 @@
-"""What torchrun runs in tests/common/test_distributed.py: `-m tests.helpers.distributed_jobs OUT`, a folder."""
+"""What torchrun runs in tests/common/execution/test_processes.py: `-m tests.helpers.distributed_jobs OUT`, a folder."""
 
 import sys
 from pathlib import Path
@@ -9,9 +9,11 @@ import torch
 import cub.analyse
 import mnist_svhn.analyse
 import polymnist.train
-from common import distributed, io, random_states
-from common.data import Examples, tensor_files
+from common import io
+from common.data import Examples
 from common.distributions import DiagonalGaussian
+from common.execution import processes, random_states
+from common.io import save_tensors
 from common.objectives import MvaeElbo
 from cub.cca import cca
 from fashionmnist.model import build as garments
@@ -50,7 +52,7 @@ def summed_gradients():
     step = Step(objective, torch.optim.SGD(objective.parameters(), lr=0.0, fused=True))
     found = []
     for index in torch.randperm(n, generator=torch.Generator().manual_seed(1)).split(SIZES):
-        step(examples, index[distributed.local_rows()], len(index), 0.5)
+        step(examples, index[processes.local_rows()], len(index), 0.5)
         found.append([x.grad for x in objective.parameters()])
     return found
 
@@ -70,7 +72,7 @@ def of_newer_models():
         images = {name: torch.rand(6, 3, 28, 28) for name in names}
         step = Step(objective, torch.optim.SGD(objective.parameters(), lr=0.0, fused=True))
         examples = Examples(images, mask=mask if record.unpaired else None)
-        step(examples, torch.arange(6)[distributed.local_rows()], 6, 0.5)
+        step(examples, torch.arange(6)[processes.local_rows()], 6, 0.5)
         found[name] = [x.grad for x in objective.parameters()]
     return found
 
@@ -84,7 +86,7 @@ def weights():
     # with a large eps steps are as smooth as gradients
     step = Step(objective, torch.optim.Adam(objective.parameters(), lr=1.0, eps=100.0, fused=True))
     for _ in range(2):
-        step(examples, torch.arange(4)[distributed.local_rows()], 4, 0.5)
+        step(examples, torch.arange(4)[processes.local_rows()], 4, 0.5)
     return [x.detach().clone() for x in objective.parameters() if x.dim() == 4]
 
 
@@ -99,7 +101,7 @@ def anew():
 def without_noise():
     """What is said of odd numbers of examples, where no draw has a part."""
     torch.manual_seed(0)
-    numbers = distributed.map_rows(7, 2, lambda rows: {"n": rows, "squares": rows.view(-1, 1) ** 2})
+    numbers = processes.map_rows(7, 2, lambda rows: {"n": rows, "squares": rows.view(-1, 1) ** 2})
     digits = Examples({"svhn": torch.rand(501, 3, 32, 32)}), torch.randint(10, (501, 1))
     brightest = Judge(("svhn",), lambda values: values["svhn"].flatten(1)[:, :10].argmax(dim=1, keepdim=True))
     images = torch.randint(256, (21, 3, 64, 64), dtype=torch.uint8)
@@ -122,7 +124,7 @@ def without_noise():
 def with_noise():
     """Coherences that are known, of models that are wrong at times."""
     torch.manual_seed(2)
-    distributed.seed_each_process()
+    processes.seed_each_process()
     right = cross_coherence(model((0.3, 0.0), (0.0, 0.2)), *examples(4001), JUDGES, SOURCES)
     right["joint"] = joint_coherence(model(decoder=(0.0, 0.25)), 5001, JUDGES)
     return {name: x.double().mean().item() for name, x in right.items()}
@@ -136,7 +138,7 @@ def untrained(folder):
     for name, config, make in (("mnist_svhn", of_pairs, pairs_of_images), ("vhe", of_characters, characters)):
         network = make(SimpleNamespace(**config))
         checkpoint = {"experiment": name, "config": config, "state_dict": network.state_dict()}
-        tensor_files.save(folder / f"{name}.pt", checkpoint)
+        save_tensors(folder / f"{name}.pt", checkpoint)
 
 
 def analyses(models, out):
@@ -159,24 +161,24 @@ def analyses(models, out):
 
 if __name__ == "__main__":
     out = Path(sys.argv[1])
-    distributed.start()
-    rows = torch.arange(7.0).view(7, 1)[distributed.local_rows()]
-    found = {"rows": distributed.gather_rows(rows), "world": distributed.world_size()}
+    processes.start()
+    rows = torch.arange(7.0).view(7, 1)[processes.local_rows()]
+    found = {"rows": processes.gather_rows(rows), "world": processes.world_size()}
     found |= {
-        "any": (distributed.any_process(distributed.rank() == 1), distributed.any_process(False)),
-        "first": distributed.gather(distributed.on_first_process(distributed.rank)),
-        "unlike": distributed.gather(anew()),
-        "without noise": distributed.gather(without_noise()),
-        "with noise": distributed.gather(with_noise()),
-        "analyses": distributed.gather(analyses(out, out)),
+        "any": (processes.any_process(processes.rank() == 1), processes.any_process(False)),
+        "first": processes.gather(processes.on_first_process(processes.rank)),
+        "unlike": processes.gather(anew()),
+        "without noise": processes.gather(without_noise()),
+        "with noise": processes.gather(with_noise()),
+        "analyses": processes.gather(analyses(out, out)),
         # the last ones, since no model draws after them
-        "gradients": distributed.gather(summed_gradients()),
-        "newer": distributed.gather(of_newer_models()),
+        "gradients": processes.gather(summed_gradients()),
+        "newer": processes.gather(of_newer_models()),
         "weights": weights(),
     }
-    if distributed.rank() == 0:
+    if processes.rank() == 0:
         torch.save(found, out / "found.pt")
-    print("process", distributed.rank())
-    distributed.end()
+    print("process", processes.rank())
+    processes.end()
     threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
     assert not [name for name in threads if "gloo" in name], threads

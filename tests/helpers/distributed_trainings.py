@@ -1,4 +1,4 @@
-"""Trainings that tests/common/test_distributed.py starts by torchrun: `-m tests.helpers.distributed_trainings OUT`."""
+"""Trainings that test_processes.py start, `torchrun -m tests.helpers.distributed_trainings OUT`."""
 
 import sys
 from pathlib import Path
@@ -8,7 +8,7 @@ import cub.train
 import mnist.train
 import polymnist.train
 import vhe.train
-from common import distributed
+from common.execution import processes
 from tests.helpers.scripts import call
 
 MNIST = ("--demo", "--limit", 120, "--n-latents", 8, "--batch-size", 25, "--annealing-epochs", 1)
@@ -30,7 +30,7 @@ TRAININGS = {
 }
 
 if __name__ == "__main__":
-    distributed.start()
+    processes.start()
     for folder, (script, *options) in TRAININGS.items():
         call(script, *options, "--save-dir", Path(sys.argv[1]) / folder)
-    distributed.end()
+    processes.end()

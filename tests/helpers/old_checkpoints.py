@@ -6,14 +6,13 @@ It uses only what every version of the repository has, so that an older one can 
 import torch
 
 from celeba.attributes import ATTRIBUTES
-from common.data.tensor_files import save
+from common.io import save_tensors
 from tests.reference import fill
 
 N = 2  # examples
 IMAGES = {
     "mnist": {"image": (1, 28)},
     "fashionmnist": {"image": (1, 28)},
-    "multimnist": {"image": (1, 50)},
     "celeba": {"image": (3, 64)},
     "celeba19": {"image": (3, 64)},
     "vision": {
@@ -32,7 +31,7 @@ def write(path, experiment, config, shapes):
     about = {"experiment": experiment, "config": config, "command": "python train.py", "started": "", "commit": None}
     about |= {"versions": {"python": "3.11.7", "torch": "2.13.0+cpu"}, "threads": 1, "resumed_from": []}
     state = {"epoch": 1, "batch": 0, "sums": {}, "n": 0, "seconds": 0.0, "best": -1.0, "best_epoch": 1, "n_train": 50}
-    save(path, about | state | {"state_dict": empty | filled})
+    save_tensors(path, about | state | {"state_dict": empty | filled})
 
 
 def shapes(model):
@@ -45,7 +44,7 @@ def inputs_of(model, experiment, config):
     inputs = {name: fill.image(N, *shape) for name, shape in IMAGES.get(experiment, {}).items()}
     n_words = 1590 if config.get("vocabulary") is None else len(config["vocabulary"])  # of the authors' files
     inputs |= {
-        "text": fill.integers("text", (N, 4), 12) if experiment == "multimnist" else fill.integers("text", (N,), 10),
+        "text": fill.integers("text", (N,), 10),
         "attrs": fill.integers("attrs", (N, 18), 2).float(),
         "feature": fill.wave("feature", (N, 2048)),
         "caption": fill.integers("caption", (N, 32), n_words),

@@ -3,7 +3,7 @@
 from common.models.choices import MODELS
 from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS
-from common.objectives.registry import OBJECTIVES, objectives_of, with_default
+from common.models.objectives import OBJECTIVES, objectives_of, with_default
 from reports.tables import markdown
 
 

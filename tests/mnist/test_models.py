@@ -14,7 +14,7 @@ import mnist.model
 import mnist.train
 from common.data import unpair
 from common.models.choices import MODELS, PAIR_MODELS
-from common.objectives.registry import OBJECTIVES, objectives_of
+from common.models.objectives import OBJECTIVES, objectives_of
 from mnist.model import build
 from tests.helpers.data_config import data_config
 from tests.helpers.digits import experts_by_hand, inputs_of, mnist_inputs, model_of

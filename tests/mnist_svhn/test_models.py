@@ -185,7 +185,7 @@ def test_the_papers_estimate_is_refused_where_latents_come_from_auxiliary_priors
         (("--model", "mmjsd", "--prior-and-posterior", "laplace"), "--obj mmjsd needs Gaussian experts, not laplace"),
         (("--model", "mmvae", "--obj", "mmjsd"), "--obj mmjsd needs Gaussian experts, not laplace ones"),
         (("--model", "dmvae", "--prior-and-posterior", "vmf"), "private latents need another family: vmf experts"),
-        (("--model", "mmvae+", "--obj", "elbo"), "--model mmvae. has iwae, dreg, stl"),
+        (("--model", "mmvae+", "--obj", "elbo"), "--model mmvae.: choose iwae, dreg, stl"),
         (("--model", "mvtcae", "--K", 5), "--K needs --obj dreg, iwae or stl .got --obj mvtcae"),
     ],
 )

@@ -363,7 +363,8 @@ def damaged(case, content):
     [
         (["truncated", "empty", "no archive", "an array", "corrupted header", "corrupted pixels"], "is damaged or"),
         (["no text", "no about"], r"is damaged or .* \('\w+ is not a file in the archive'"),
-        (["about no json", "about a list", "about lacks an option"], "is damaged, "),
+        (["about no json", "about a list"], "is damaged, "),
+        (["about lacks an option"], "was made with no --fixed, not --fixed"),
         (["code"], r"Object arrays cannot be loaded when allow_pickle=False"),
         (["code about"], r"Object arrays cannot be loaded when allow_pickle=False"),
         (["too few", "small images"], r"test_image holds uint8 of shape .*, not uint8 of \(60, 1, 50, 50\)"),

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from common.data.tensor_files import save
 from common.errors import InputError
+from common.io import save_tensors
 from common.models import MMVAE, MMVAEConfig
 from tests.multivae_api.test_mmvae import DIMS, Halves, pair, small
 
@@ -85,7 +85,10 @@ def change(folder, **options):
         (lambda folder: change(folder, loss="elbo"), "Invalid enum value 'elbo' - at `$.loss`"),
         (lambda folder: (folder / "model.pt").write_bytes(b"?"), "model.pt is damaged or not a checkpoint"),
         (lambda folder: torch.save({"model_state_dict": Code()}, folder / "model.pt"), "model.pt is refused: it holds"),
-        (lambda folder: save(folder / "model.pt", {"state_dict": {}}), "missing required field `model_state_dict`"),
+        (
+            lambda folder: save_tensors(folder / "model.pt", {"state_dict": {}}),
+            "missing required field `model_state_dict`",
+        ),
         (lambda folder: change(folder, latent_dim=4), "does not fit the networks"),
     ],
 )

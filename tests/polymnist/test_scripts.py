@@ -241,13 +241,13 @@ def test_models_that_do_not_exist_are_refused(tmp_path):
         (("--model", "cmvae", "--n-clusters", 0), "--n-clusters must be positive, not 0"),
         (("--model", "mvtcae", "--alpha", 1.5), "alpha .--alpha. must lie between 0 and 1, it is 1.5"),
         (("--model", "jnf", "--missing", 0.2), "--model jnf needs complete examples: leave out --missing"),
-        (("--model", "jnf", "--posterior", "laplace"), "there is no fusion jnf for laplace experts: the bases of its"),
+        (("--model", "jnf", "--posterior", "laplace"), "there is no fusion jnf for laplace experts, only for"),
         (
             ("--model", "jnf", "--obj", "elbo"),
-            "--obj elbo would leave posteriors of single modalities or auxiliary priors untrained: --model jnf has jnf",
+            "--obj elbo does not exist for --model jnf: choose jnf",
         ),
         (("--model", "mmjsd", "--posterior", "laplace"), "--obj mmjsd needs Gaussian experts, not laplace ones"),
-        (("--model", "mmvae+", "--obj", "elbo"), "--model mmvae. has iwae, dreg, stl"),
+        (("--model", "mmvae+", "--obj", "elbo"), "--model mmvae.: choose iwae, dreg, stl"),
     ):
         with pytest.raises(InputError, match=message):
             call(train, "--demo", *options, "--save-dir", tmp_path)

@@ -8,8 +8,8 @@ import torch
 from torch.distributions import MultivariateNormal
 
 import common.data.torchvision_import  # noqa: F401 (torch-fidelity imports torchvision)
-from common.data.tensor_files import save
 from common.errors import InputError
+from common.io import save_tensors
 from polymnist.inception import WEIGHTS, inception_features
 from reports.subsets import frechet_distance, moments
 
@@ -94,7 +94,7 @@ def network():
 
 @pytest.mark.slow
 def test_fid_is_that_of_the_images_in_8_bits(network, tmp_path):
-    save(tmp_path / WEIGHTS, network.state_dict())
+    save_tensors(tmp_path / WEIGHTS, network.state_dict())
     features = inception_features(tmp_path / WEIGHTS, CPU)
     x, y = torch.randn(3, 3, 28, 28) * 0.4 + 0.5, torch.rand(4, 3, 28, 28)
     bits = [torch.from_numpy(np.rint(np.clip(v.numpy(), 0, 1) * 255).astype(np.uint8)) for v in (x, y)]
@@ -113,13 +113,13 @@ def test_other_weights_are_refused(tmp_path):
     path.write_bytes(b"PK")
     with pytest.raises(InputError, match=f"is damaged or not a checkpoint.*: {remedy}"):
         inception_features(path, CPU)
-    save(path, {"fc.weight": torch.zeros(1000, 2048)})
+    save_tensors(path, {"fc.weight": torch.zeros(1000, 2048)})
     with pytest.raises(InputError, match=f"holds other weights than Inception-v3's: {remedy}"):
         inception_features(path, CPU)
 
 
 def test_without_torch_fidelity(tmp_path, monkeypatch):
-    save(tmp_path / WEIGHTS, {"fc.weight": torch.zeros(2)})
+    save_tensors(tmp_path / WEIGHTS, {"fc.weight": torch.zeros(2)})
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
     monkeypatch.delitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", raising=False)
     with pytest.raises(InputError, match="^FID needs torch-fidelity: pip install torch-fidelity, or leave out --incep"):

@@ -8,7 +8,8 @@ import pytest
 import torch
 import tyro
 
-from common.data import Examples, tensor_files
+from common.data import Examples
+from common.io import save_tensors
 from mnist import halves
 from mnist.parts import commands as parts
 from reports import metrics
@@ -38,7 +39,7 @@ def untrained(experiment, config, path):
     if experiment.load_train:
         experiment.load_train(config)  # completes the config
     checkpoint = {"experiment": experiment.name, "config": as_json(config)}
-    tensor_files.save(path, checkpoint | {"state_dict": experiment.build(config).state_dict()})
+    save_tensors(path, checkpoint | {"state_dict": experiment.build(config).state_dict()})
     return path
 
 

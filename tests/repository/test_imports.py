@@ -21,7 +21,7 @@ EXPERIMENTS_IMPORTED = {
     ("common.models", "multivae_api"): "MultiVae's users look for its MMVAE in common.models",
 }
 LAYERS = ("common", "training", "reports")
-MODULES_BY_NAME = {"common.checkpoints.experiment_modules": "a checkpoint names the experiment that builds its model"}
+MODULES_BY_NAME = {"common.checkpoints": "a checkpoint names the experiment that builds its model"}
 
 
 def module_name(path):

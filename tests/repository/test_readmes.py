@@ -28,7 +28,7 @@ from common import checkpoints
 from common.errors import InputError
 from common.models import choices
 from common.models.fusions import FUSIONS
-from common.objectives.registry import form_of, with_default
+from common.models.objectives import form_of, with_default
 from mnist import train as mnist_train
 from reports import classifiers
 from reports.analysis import parameter_counts

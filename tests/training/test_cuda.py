@@ -15,7 +15,7 @@ import multimnist.train
 import polymnist.options
 import polymnist.train
 from common.checkpoints import LAST, load
-from common.data import Examples, streams
+from common.data import Examples
 from common.execution.cuda_graphs import WARM_UP
 from common.models.choices import PAIR_MODELS
 from mnist import train as mnist_train
@@ -24,6 +24,7 @@ from reports.options import LoglikeConfig
 from tests.helpers.runs import SMALL, assert_same_run, config, metrics
 from tools.benchmarks import __main__ as benchmark
 from tools.benchmarks.experiments import EXPERIMENTS
+from training import streams
 from training.steps import Step
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

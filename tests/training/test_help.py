@@ -14,7 +14,7 @@ import tyro
 from common.errors import option
 from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS
-from common.objectives.registry import OBJECTIVES, objectives_of
+from common.models.objectives import OBJECTIVES, objectives_of
 from reports.options import ModelArgument
 from tests.helpers.scripts import ROOT, run_script
 from tests.repository.test_scripts import SCRIPTS

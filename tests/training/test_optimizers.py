@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from common.checkpoints import LAST, load
 from common.errors import InputError
 from mnist import train as mnist_train
-from tests.common.checkpoints.test_checkpoints import PairsConfig
+from tests.common.test_checkpoints import PairsConfig
 from tests.helpers.runs import assert_same_run, config, metrics
 from training import loop, optimizers
 from training.steps import Step, total_norm

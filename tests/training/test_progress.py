@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from common import distributed
+from common import progress
+from common.progress import progress_bar
 from training.loop import show_means
 from training.runs import Progress, report_epoch
 
@@ -23,7 +24,7 @@ def test_the_best_epoch_is_the_first_of_the_highest_score():
 
 def test_a_bar_shows_up_to_twelve_means(monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with distributed.progress(total=100) as bar:
+    with progress_bar(total=100) as bar:
         show_means(bar, 0.5, {"bound": -3.14, "kl": 2.0})
         assert bar.postfix == "beta=0.50, bound=-3.1, kl=2.0"
         show_means(bar, 1.0, {"bound": -3.0} | {f"term {i}": 1.0 for i in range(11)})
@@ -33,8 +34,8 @@ def test_a_bar_shows_up_to_twelve_means(monkeypatch):
 
 
 def test_progress_is_whole_lines_where_standard_error_is_no_terminal(monkeypatch, capsys):
-    monkeypatch.setattr(distributed, "LINE_INTERVAL", 0.05)
-    with distributed.progress(total=100, initial=40, unit=" examples", desc="epoch 3", leave=False) as bar:
+    monkeypatch.setattr(progress, "LINE_INTERVAL", 0.05)
+    with progress_bar(total=100, initial=40, unit=" examples", desc="epoch 3", leave=False) as bar:
         show_means(bar, 0.5, {"bound": -3.14})
         time.sleep(0.1)
         bar.update(30)
@@ -44,7 +45,7 @@ def test_progress_is_whole_lines_where_standard_error_is_no_terminal(monkeypatch
 
 def test_a_slow_rate_is_read_as_written(capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with distributed.progress(total=4, unit=" runs") as bar:
+    with progress_bar(total=4, unit=" runs") as bar:
         bar.start_t -= 20
         bar.update(2)
         bar.refresh()

@@ -440,7 +440,7 @@ def test_absent_values_are_free_and_a_masks_data_may_hold_more(tmp_path):
 )
 def test_more_processes_than_examples_are_refused(tmp_path, monkeypatch, options, message):
     """A sixth of the 300 examples is held out, and these are shared too."""
-    monkeypatch.setattr(training.distributed, "world_size", lambda: 60)
+    monkeypatch.setattr(training.processes, "world_size", lambda: 60)
     with pytest.raises(InputError, match=message):
         mnist_train.main(config(tmp_path, **{"batch_size": 100} | options))
 

@@ -11,8 +11,8 @@ from PIL import Image
 from torch import nn
 
 from common import checkpoints
-from common.data import tensor_files
 from common.errors import InputError
+from common.io import save_tensors
 from tests.helpers.data_config import data_config
 from tests.helpers.homoencoders import Code, Noisy, characters_of, exact_log_p, model_of, sets_of
 from tests.helpers.scripts import call, run_script
@@ -112,7 +112,7 @@ def saved(tmp_path_factory):
         torch.manual_seed(0)
         network = build(SimpleNamespace(**config))
         state = {"experiment": "vhe", "config": config, "state_dict": network.state_dict()}
-        tensor_files.save(folder / checkpoints.BEST, state)
+        save_tensors(folder / checkpoints.BEST, state)
         return folder
 
     return {

@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import affine_grid, grid_sample
 
 from common.checkpoints import LAST, load, load_model, start_from
-from common.data.tensor_files import save
+from common.io import save_tensors
 from tests.helpers.scripts import run_script
 from training.options import as_json
 from vhe import sample, train
@@ -116,7 +116,9 @@ def test_what_cannot_be_trained_is_named(tmp_path, capsys, options, message):
 
 
 def test_weights_of_another_experiment_are_refused(tmp_path, capsys):
-    save(tmp_path / "model_best.pth.tar", {"experiment": "mnist", "config": {"model": "mvae"}, "state_dict": {}})
+    save_tensors(
+        tmp_path / "model_best.pth.tar", {"experiment": "mnist", "config": {"model": "mvae"}, "state_dict": {}}
+    )
     with pytest.raises(SystemExit):
         run_script(train, ["--pre-trained", str(tmp_path)])
     assert "has --model mvae, Invalid enum value" in capsys.readouterr().err

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.encoders_decoders import SplitLinearLayer, StackedDecoder
-from common.encoders_decoders.convolutions import Conv2d
 from common.models import MultimodalVAE
 from common.subsets import random_subsets
 from cub.caption_likelihood import VocabularyLayer
@@ -21,9 +20,8 @@ def as_written(model: MultimodalVAE) -> MultimodalVAE:
     """A copy without our optimisations of memory layout, of convolutions and of the words of captions."""
     model = deepcopy(model).to(memory_format=torch.contiguous_format)
     for module in model.modules():
-        for ours, theirs in ((Conv2d, nn.Conv2d), (nn.ConvTranspose2d, nn.ConvTranspose2d)):
-            if isinstance(module, ours):
-                module.__class__ = theirs
+        if isinstance(module, nn.ConvTranspose2d):
+            module.__class__ = nn.ConvTranspose2d
         if isinstance(module, VocabularyLayer):
             module.__class__ = nn.Linear
     return model

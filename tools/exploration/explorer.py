@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from common.execution.random_states import fixed_noise
 from common.models import MultimodalVAE
-from common.random_states import fixed_noise
 from tools.exploration.views import Picture, View
 
 N_SLIDERS = 8

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from common.data import schemas
+from common.io import read_json, read_json_lines
 from training.options import NOT_OF_THE_RUN
 
 Numbers = dict[str, float | None]  # None where a figure is undefined
@@ -116,7 +116,7 @@ def read_result(file: Path) -> Result:
     Raises:
         InputError: it is missing or damaged.
     """
-    return schemas.read_json(file, Result, "delete it, and the same command measures its run again")
+    return read_json(file, Result, "delete it, and the same command measures its run again")
 
 
 def read_epochs(file: Path) -> tuple[int, int]:
@@ -125,7 +125,7 @@ def read_epochs(file: Path) -> tuple[int, int]:
     Raises:
         InputError: it is missing or damaged.
     """
-    return schemas.read_json(file, tuple[Annotated[int, Meta(ge=1)], Annotated[int, Meta(ge=0)]], DELETE)
+    return read_json(file, tuple[Annotated[int, Meta(ge=1)], Annotated[int, Meta(ge=0)]], DELETE)
 
 
 def read_training(folder: Path) -> dict[str, Any]:
@@ -134,9 +134,9 @@ def read_training(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: a file is missing or damaged.
     """
-    lines = {file.parent: schemas.read_json_lines(file, Epoch, DELETE) for file in folder.rglob("metrics.jsonl")}
+    lines = {file.parent: read_json_lines(file, Epoch, DELETE) for file in folder.rglob("metrics.jsonl")}
     epochs = lines.get(folder, [])  # none if the script trains several models in folders below
-    config = schemas.read_json(folder / "config.json", About, DELETE).config if epochs else {}
+    config = read_json(folder / "config.json", About, DELETE).config if epochs else {}
     splits = {"train": [epoch.train for epoch in epochs], "valid": [epoch.valid for epoch in epochs]}
     return {
         "config": {name: value for name, value in config.items() if name not in NOT_OF_THE_RUN},

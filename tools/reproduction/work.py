@@ -22,9 +22,8 @@ import torch
 from submitit.helpers import DelayedSubmission
 
 from common.checkpoints import LAST, load
-from common.data import schemas
 from common.errors import InputError
-from common.io import write_atomically
+from common.io import as_type, read_json, write_atomically
 from tools.reproduction.commands import (
     Failed,
     Run,
@@ -166,7 +165,7 @@ def train_and_measure(run: Run, before: Run | None, site: Site) -> None:
             call(command, folder, site.threads)
     commands = [shlex.join(["python", *command[1:]]) for command in (train, *measures.values())]
     content = result_of(run, site, epochs, commands)
-    schemas.as_type(content, Result, f"the result of {run.name}", "delete the damaged files of its folder")
+    as_type(content, Result, f"the result of {run.name}", "delete the damaged files of its folder")
     text = json.dumps(content, indent=1, ensure_ascii=False).replace(f"{site.save_dir}/", "")  # paths of any machine
     write_atomically(folder / RESULT, text.encode())
 
@@ -194,7 +193,7 @@ def result_of(run: Run, site: Site, epochs: int, commands: list[str]) -> dict[st
         "examples": None if plan.writes else load(folder / LAST)["n_train"],
         **read_training(folder),
         "measured": {
-            name: schemas.read_json(folder / f"{name}.json", dict[str, Any], DELETE)
+            name: read_json(folder / f"{name}.json", dict[str, Any], DELETE)
             for name in (*plan.writes, *measure_commands(run, site))
         },
     }

@@ -27,8 +27,8 @@ def test_a_missing_folder_is_named(tmp_path):
 
 
 def test_download_goes_on_where_it_broke_off(tmp_path, server, monkeypatch):
-    bars, progress = [], files.distributed.progress
-    monkeypatch.setattr(files.distributed, "progress", lambda **options: bars.append(progress(**options)) or bars[-1])
+    bars, progress = [], files.progress_bar
+    monkeypatch.setattr(files, "progress_bar", lambda **options: bars.append(progress(**options)) or bars[-1])
     server.content["/f"], server.cut = CONTENT, 100_000
     path = tmp_path / "data" / "f"
     with pytest.raises(InputError, match="could not be downloaded"):

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from common.encoders_decoders import convolutions
-from common.encoders_decoders.convolutions import Conv2d, ConvTranspose2d, FromPixel
+from common import convolutions
+from common.convolutions import ConvTranspose2d, FromPixel
 
 SHAPES = {
     "as DCGAN's": (4, 2, 1),
@@ -32,44 +32,6 @@ def assert_torchs_up_to_rounding(ours, theirs):
         scale = summands.norm() if expected.dim() == 1 else expected.norm()
         error, usual = ((y.double() - expected).norm() / scale for y in (one, other))
         assert error < 1.5 * usual + 0.005
-
-
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("shape", [(4, 2, 1), (4, 1, 0), ((1, 4), (1, 2), (0, 1)), (3, 2, 1)], ids=str)
-@pytest.mark.parametrize("most", [0, 1000])
-def test_a_convolution_in_bf16_is_torchs_up_to_rounding(most, shape, bias, monkeypatch):
-    monkeypatch.setattr(convolutions, "MOST_PIXELS", most)
-    ours, theirs = (f(64, 5, *shape, bias=bias) for f in (Conv2d, nn.Conv2d))
-    assert_torchs_up_to_rounding(ours, theirs)
-
-
-def test_the_weights_gradient_is_exact_where_it_is_a_product():
-    """Of whole numbers, which bfloat16 holds."""
-    layer = Conv2d(64, 2, 4, 2, 1, bias=False)
-    whole = torch.Generator().manual_seed(0)
-    x, g = (torch.randint(-2, 3, size, generator=whole).float() for size in ((2, 64, 6, 6), (2, 2, 3, 3)))
-    with torch.autocast("cpu", torch.bfloat16):
-        layer(x).float().backward(g)
-    expected = torch.nn.grad.conv2d_weight(x, layer.weight.shape, g, 2, 1)
-    assert layer.weight.grad.equal(expected) and expected.abs().max() < 256
-
-
-@pytest.mark.parametrize("frozen", ["weight", "bias"])
-def test_a_convolution_with_a_frozen_parameter(frozen):
-    layer = Conv2d(64, 3, 4, 2, 1)
-    getattr(layer, frozen).requires_grad_(False)
-    with torch.autocast("cpu", torch.bfloat16):
-        layer(torch.randn(2, 64, 6, 6)).sum().backward()
-    other = layer.bias if frozen == "weight" else layer.weight
-    assert getattr(layer, frozen).grad is None and other.grad.abs().sum() > 0
-
-
-def test_a_convolution_of_no_examples():
-    layer = Conv2d(64, 3, 4, 2, 1)
-    with torch.autocast("cpu", torch.bfloat16):
-        y = layer(torch.empty(0, 64, 6, 6))
-    y.sum().backward()
-    assert y.shape == (0, 3, 3, 3) and layer.weight.grad.eq(0).all()
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -13,8 +13,8 @@ from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import VAE
 from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS
+from common.models.objectives import OBJECTIVES, make_objective
 from common.objectives import DregIwaeElbo, IwaeElbo, MmvaeElbo, MvaeElbo
-from common.objectives.registry import OBJECTIVES, make_objective
 from tests.golden.test_objectives import COMPLETE, LAMBDAS, WITH_PRIVATE, exists, inputs_of, model_of, variants
 
 N, B, D, WIDTH = 3, 7, 2, 4

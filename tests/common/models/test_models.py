@@ -142,7 +142,7 @@ def linear():
         ("joint", {}, "no encoder sees all modalities: add 'a,b'"),
         ("poe", {"weights": {"a": -1.0}}, "must not be negative, these are: {'a': -1.0}"),
         ("poe", {"encoder": {"a": linear(), "type": linear()}}, "refuses the name 'type': rename the modality"),
-        ("poe", {"posterior": "softplus-normal"}, "products exist for gaussian, vmf and ebm experts"),
+        ("poe", {"posterior": "softplus-normal"}, "only for gaussian, vmf, ebm ones"),
     ],
 )
 def test_slips_of_names_are_refused(fusion, changed, message):

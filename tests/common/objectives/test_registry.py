@@ -19,8 +19,8 @@ from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import VAE
 from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS, check_fusion
+from common.models.objectives import OBJECTIVES, ObjectiveRecord, check_objective, make_objective, objectives_of
 from common.objectives import EnergyIwaeElbo, IwaeElbo, MmvaeElbo
-from common.objectives.registry import OBJECTIVES, ObjectiveRecord, check_objective, make_objective, objectives_of
 from common.variational_strategies import SetStrategy, UnstructuredStrategy
 from tests.helpers import what_exists
 from tests.helpers.fusions import learns_prior
@@ -157,9 +157,9 @@ def test_what_does_not_exist_is_refused_with_its_reason(fusion, family):
     for obj in [o for f, p, o in OTHERS if (f, p) == (fusion, family)]:
         record = OBJECTIVES[obj]
         if not FUSIONS[fusion].exists(FAMILIES[family]):
-            reason = f"there is no fusion {fusion} for {family} experts: {FUSIONS[fusion].why}"
+            reason = f"there is no fusion {fusion} for {family} experts, only for "
         elif fusion not in record.fusions:
-            reason = f"--obj {obj} {record.why}: --fusion {fusion} has {', '.join(objectives_of(fusion))}"
+            reason = f"--obj {obj} does not exist for --fusion {fusion}: choose {', '.join(objectives_of(fusion))}, or"
         elif record.gaussian:
             reason = f"--obj {obj} needs Gaussian experts, not {family} ones"
         else:
@@ -175,7 +175,7 @@ def test_a_fusion_that_does_not_exist_is_not_built(fusion, family):
     if FUSIONS[fusion].exists(FAMILIES[family]):
         assert model_of(fusion, family).modalities == ("a", "b")
     else:
-        reason = f"there is no fusion {fusion} for {family} experts: {FUSIONS[fusion].why}"
+        reason = f"there is no fusion {fusion} for {family} experts, only for "
         with pytest.raises(InputError, match=re.escape(reason)):
             model_of(fusion, family)
 
@@ -246,12 +246,11 @@ def test_options_reach_the_objective():
         assert (objective.alpha, objective.students) == (0.9, students)
 
 
-def test_records_say_what_and_why():
+def test_records_say_what():
     for name, record in OBJECTIVES.items():
-        assert record.summary and record.why and record.fusions, name
+        assert record.summary and record.fusions, name
         assert set(record.fusions) <= set(FUSIONS), name
-        assert not record.summary.endswith(".") and not record.why.endswith(".")
-    assert all(record.why for record in FUSIONS.values())
+        assert not record.summary.endswith(".")
     assert all(objectives_of(fusion) for fusion in FUSIONS)
 
 
@@ -264,8 +263,7 @@ def test_every_option_is_taken_by_an_objective():
 # A new objective
 
 
-WHY = "is for products, as we showed"
-MINE = ObjectiveRecord(IwaeElbo, ("poe", "set"), "my-own-bound", WHY, options={"K": 2})
+MINE = ObjectiveRecord(IwaeElbo, ("poe", "set"), "my-own-bound", options={"K": 2})
 
 
 def test_a_record_alone_makes_an_objective(monkeypatch):
@@ -274,7 +272,7 @@ def test_a_record_alone_makes_an_objective(monkeypatch):
     table = what_exists.objectives_table()
     assert "| `mine` | yes |" in table and "| my-own-bound |" in table
     checked("poe", "gaussian", "mine", K=4)
-    with pytest.raises(InputError, match="--obj mine is for products, as we showed: --fusion moe has elbo"):
+    with pytest.raises(InputError, match="--obj mine does not exist for --fusion moe: choose elbo"):
         checked("moe", "gaussian", "mine")
     with pytest.raises(InputError, match="--obj mine needs a posterior with a density"):
         checked("poe", "ebm", "mine")
@@ -288,9 +286,9 @@ def test_a_record_alone_makes_an_objective(monkeypatch):
 
 
 HELP = """
-from common.objectives import IwaeElbo, registry
-mine = registry.ObjectiveRecord(IwaeElbo, ("poe",), "my-own-bound", "is for products", options={"K": 2})
-registry.OBJECTIVES["mine"] = mine
+from common.models.objectives import OBJECTIVES, ObjectiveRecord
+from common.objectives import IwaeElbo
+OBJECTIVES["mine"] = ObjectiveRecord(IwaeElbo, ("poe",), "my-own-bound", options={"K": 2})
 from training.command_line import parse
 from mnist import halves
 print(parse(halves.Command, "", ["train", "--obj", "mine"]).obj)

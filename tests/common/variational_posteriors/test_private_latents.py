@@ -8,16 +8,16 @@ from torch import nn
 
 from common.checkpoints import load
 from common.data import Batch
-from common.data.tensor_files import save
 from common.encoders_decoders import SharedNetwork, SplitLinearLayer
 from common.errors import InputError
 from common.estimators import log_marginal
+from common.io import save_tensors
 from common.likelihoods import GroupedLikelihood
 from common.models import VAE
 from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS
+from common.models.objectives import OBJECTIVES, make_objective
 from common.objectives import ArElbo, DregIwaeElbo, IwaeElbo, MmvaeElbo, MvaeElbo, StandardElbo
-from common.objectives.registry import OBJECTIVES, make_objective
 from common.variational_strategies import SetStrategy
 from tests.helpers.fusions import learns_prior
 from tests.helpers.gradients import gradients, z_scores
@@ -322,7 +322,7 @@ def test_a_mixtures_density_and_bounds(family):
 def test_a_state_dict_comes_back(tmp_path):
     model, matrices, scales = private_linear_gaussian("moe", "softplus-laplace", learn_prior=True)
     with_wrong_posterior(model)
-    save(tmp_path / "c.pth.tar", {"state_dict": model.state_dict()})
+    save_tensors(tmp_path / "c.pth.tar", {"state_dict": model.state_dict()})
     other, *_ = private_linear_gaussian("moe", "softplus-laplace", learn_prior=True)
     other.load_state_dict(load(tmp_path / "c.pth.tar")["state_dict"])
     inputs = draw(matrices, scales, 2)

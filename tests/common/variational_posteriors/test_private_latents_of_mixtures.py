@@ -14,8 +14,8 @@ from common.estimators import log_marginal
 from common.execution.decoder import Decoder
 from common.likelihoods import GroupedLikelihood
 from common.models import VAE
+from common.models.objectives import make_objective
 from common.objectives import DregIwaeElbo, IwaeElbo, StlElbo
-from common.objectives.registry import make_objective
 from common.priors import ClusteredPrior
 from common.variational_posteriors import LaplacePosterior
 from tests.helpers.gradients import gradients, z_scores

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.data.schemas import as_type, read_json, read_json_lines
 from common.errors import InputError
+from common.io import as_type, read_json, read_json_lines
 
 REMEDY = "make it again"
 

@@ -1,28 +1,18 @@
-"""Checkpoints: models from our files and from the original authors'."""
+"""Trained models on disk: from our files and from the original authors'."""
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Annotated, Any, ClassVar, TypeVar
+from types import ModuleType, SimpleNamespace
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
 
 import msgspec
 import torch
 from torch import Tensor, nn
 
-from common.checkpoints import authors_files
-from common.checkpoints.authors_files import (
-    MMVAE_MODEL,
-    MMVAE_PICKLE,
-    MMVAE_REMEDY,
-    Size,
-    TrainedModel,
-    without_counts,
-)
-from common.checkpoints.experiment_modules import EXPERIMENTS, MVAE_EXPERIMENTS, module_of
-from common.data import tensor_files
-from common.data.schemas import as_type, read_json
+from common.authors_files import MMVAE_EXPERIMENTS, MmvaeArgs, Size
 from common.errors import InputError, brief, flag, install, option, require
-from common.io import reading
+from common.io import as_type, load_tensors, read_json, reading
 
 T = TypeVar("T")
 Name = Annotated[str, msgspec.Meta(max_length=100)]
@@ -31,6 +21,18 @@ LAST, BEST = "checkpoint.pth.tar", "model_best.pth.tar"
 PUBLISHED, OPTIONS = "model.safetensors", "config.json"  # of `tools.publish`
 REMEDY = "give a whole checkpoint, or the folder of a run"
 UNUSABLE = (RuntimeError, TypeError, AttributeError, ValueError, LookupError)  # what building from odd options raises
+# the modules that build the experiments' models; none of them is a script
+MVAE_EXPERIMENTS = ("mnist", "fashionmnist", "multimnist", "celeba", "celeba19")
+OTHERS = ("mnist_svhn", "polymnist", "cub", "vhe", "vision", "translation")
+EXPERIMENTS = {name: f"{name}.model" for name in (*MVAE_EXPERIMENTS, *OTHERS)}
+EXPERIMENTS |= {"halves": "mnist.parts.model", "pixels": "mnist.parts.model"}
+# what the MMVAE authors' code leaves in a run's folder: parameters, options, and the options as a pickled object
+MMVAE_MODEL, MMVAE_OPTIONS, MMVAE_PICKLE = "model.rar", "args.json", "args.rar"
+MMVAE_REMEDY = (
+    f"reading that pickle could run code, so make {MMVAE_OPTIONS} from it yourself. In its folder, in the authors' "
+    f"environment (torch 1.3): python -c \"import json, torch; json.dump(vars(torch.load('{MMVAE_PICKLE}')), "
+    f"open('{MMVAE_OPTIONS}', 'w'))\""
+)
 
 
 class PublishedOptions(msgspec.Struct):
@@ -49,6 +51,19 @@ class ModelCheckpoint(PublishedOptions, kw_only=True):
     """What every checkpoint of ours holds; see also `training.runs.ResumeCheckpoint`."""
 
     state_dict: dict[str, Tensor]
+
+
+class TrainedModel(NamedTuple):
+    """What a checkpoint holds.
+
+    experiment: the name of its experiment.
+    config: the options that its model was trained with.
+    state_dict: our model -> the checkpoint's parameters under our names, in the shapes of that model.
+    """
+
+    experiment: str
+    config: dict[str, Any]
+    state_dict: Callable[[nn.Module], Mapping[str, Tensor]]
 
 
 class NetworkOptions(msgspec.Struct):
@@ -72,15 +87,20 @@ class NetworkOptions(msgspec.Struct):
     llik_scaling: float | None = None
 
 
+def module_of(experiment: str) -> ModuleType:
+    """The module of an experiment, a key of EXPERIMENTS."""
+    return import_module(EXPERIMENTS[experiment])
+
+
 def _options_of(experiment: str) -> type[NetworkOptions]:
     """The options that an experiment's networks read; for one outside `EXPERIMENTS` the common ones."""
     return getattr(module_of(experiment), "Options", NetworkOptions) if experiment in EXPERIMENTS else NetworkOptions
 
 
 def load(path: Path, kind: type[T] = dict) -> T:
-    """Load a checkpoint's tensors and plain containers; see `common.data.tensor_files.load`."""
+    """Load a checkpoint's tensors and plain containers; see `common.io.load_tensors`."""
     written = f"train.py writes {BEST} after the first epoch that it validates"
-    return tensor_files.load(path, kind, f"give a checkpoint, or the folder of a run ({written})", REMEDY)
+    return load_tensors(path, kind, f"give a checkpoint, or the folder of a run ({written})", REMEDY)
 
 
 def load_model(
@@ -89,8 +109,7 @@ def load_model(
     """Load the model of a checkpoint, in evaluation mode: our own file, a published one, or the original authors'.
 
     Args:
-        path: the file, or a save-dir (its best model), or a folder of `tools.publish` or the MMVAE authors'
-            code.
+        path: the file, or a save-dir (its best model), or a folder of `tools.publish` or of the MMVAE authors' code.
         experiment: the only experiment to accept; by default any.
         build: makes the model from its options, as attributes of a namespace. Needed if the experiment is not in
             `EXPERIMENTS`; by default the `build` of the experiment's module.
@@ -105,8 +124,7 @@ def load_model(
     trained = _read(path, experiment)
     name = trained.experiment
     unknown = f"{path} holds a model of the experiment {name!r}, which is none of {', '.join(EXPERIMENTS)}"
-    add = "add it to OTHERS in common/checkpoints/experiment_modules.py"
-    how = f"{add}, or load it in Python with load_model(path, build=BUILD)"
+    how = "add it to OTHERS in common/checkpoints.py, or load it in Python with load_model(path, build=BUILD)"
     require(build is not None or name in EXPERIMENTS, f"{unknown}: {how}")
     remedy = f"{REMEDY}, and the build that it was trained with" if build else REMEDY
     try:
@@ -177,11 +195,14 @@ def _read(path: Path, experiment: str | None = None) -> TrainedModel:
     require(path.name != MMVAE_PICKLE, f"{path} holds a run's options, not its model: give the folder. {MMVAE_REMEDY}")
     checkpoint = _published(path) if path.suffix == ".safetensors" else load(path)
     if "experiment" in checkpoint:
-        trained = _ours(as_type(checkpoint, ModelCheckpoint, str(path), REMEDY), path)
+        ours = as_type(checkpoint, ModelCheckpoint, str(path), REMEDY)
+        newer = f"{path} has format {ours.format}, this version of the repository knows {FORMAT}: update it"
+        require(ours.format <= FORMAT, newer)
+        trained = TrainedModel(ours.experiment, ours.config, lambda model: ours.state_dict)
     elif path.name == MMVAE_MODEL:
-        trained = authors_files.read_mmvae(checkpoint, path)
+        trained = _read_mmvae(checkpoint, path)
     else:
-        trained = authors_files.read_mvae(checkpoint, path)
+        trained = _read_mvae(checkpoint, path)
     name = trained.experiment
     if name in EXPERIMENTS:  # other experiments define their own options
         as_type(trained.config, _options_of(name), f"{path}, config,", REMEDY)
@@ -208,15 +229,45 @@ def _published(path: Path) -> dict[str, Any]:
     return msgspec.structs.asdict(options) | {"state_dict": parameters}
 
 
-def _ours(saved: ModelCheckpoint, path: Path) -> TrainedModel:
-    """What a checkpoint of this repository's training loop holds."""
-    newer = f"{path} has format {saved.format}, this version of the repository knows {FORMAT}: update it"
-    require(saved.format <= FORMAT, newer)
-    config = saved.config
-    lacks_fusion = "model" not in config and "fusion" not in config
-    if saved.experiment in MVAE_EXPERIMENTS and lacks_fusion:
-        config = module_of(saved.experiment).AUTHORS_OPTIONS | config
-    return TrainedModel(saved.experiment, config, lambda model: saved.state_dict)
+def _read_mvae(checkpoint: dict, path: Path) -> TrainedModel:
+    """The MVAE authors' dict (state_dict, n_latents, best_loss, optimizer), recognised by its parameters' names.
+
+    An experiment's module has `AUTHORS`, {our parameter: theirs, to be concatenated}, and `AUTHORS_OPTIONS`, the
+    options with which our `build` makes their model.
+    """
+    parameters = checkpoint.get("state_dict")
+    for name in MVAE_EXPERIMENTS:
+        module = module_of(name)
+        expected = {key for keys in module.AUTHORS.values() for key in keys}
+        if isinstance(parameters, dict) and "n_latents" in checkpoint and without_counts(parameters) == expected:
+            config = {"n_latents": checkpoint["n_latents"], **module.AUTHORS_OPTIONS}
+            return TrainedModel(name, config, lambda model, layout=module.AUTHORS: _renamed(parameters, layout, model))
+    raise InputError(
+        f"{path} is not a checkpoint of this repository or of the authors': give the model_best.pth.tar of a run"
+    )
+
+
+def _read_mmvae(checkpoint: dict, path: Path) -> TrainedModel:
+    """The MMVAE authors' state dict; the run's options lie beside it. Parameters that nothing uses are left out."""
+    options, pickle = path.with_name(MMVAE_OPTIONS), path.with_name(MMVAE_PICKLE)
+    require(options.is_file() or not pickle.is_file(), f"{options} is missing beside {pickle}: {MMVAE_REMEDY}")
+    args = read_json(options, MmvaeArgs, f"{path.name} needs it, copy it from the authors' run")
+    name = MMVAE_EXPERIMENTS[args.model]
+    config, layout = module_of(name).authors(args)
+    return TrainedModel(name, config, lambda model: _renamed(checkpoint, layout, model))
+
+
+def _renamed(
+    parameters: Mapping[str, Tensor], layout: Mapping[str, tuple[str, ...]], model: nn.Module
+) -> dict[str, Tensor]:
+    """Our state dict from the authors' parameters: those of each key of ours concatenated, in the model's shapes."""
+    shapes = {key: x.shape for key, x in model.state_dict().items()}
+    return {ours: torch.cat([parameters[key] for key in keys]).reshape(shapes[ours]) for ours, keys in layout.items()}
+
+
+def without_counts(parameters: Mapping[str, Tensor]) -> set:
+    """The names of parameters without batch norm's counters, which the authors' torch lacked and nothing uses."""
+    return {key for key in parameters if not str(key).endswith("num_batches_tracked")}
 
 
 def check_fit(parameters: Mapping[str, Tensor], model: nn.Module, what: str, remedy: str) -> None:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from common import random_states
 from common.errors import InputError
+from common.execution import random_states
 
 CPU = torch.device("cpu")
 

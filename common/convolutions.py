@@ -1,4 +1,4 @@
-"""Convolutions and transposed convolutions that avoid what is slow on a CPU.
+"""Transposed convolutions that avoid what is slow on a CPU.
 
 They take batches (N, C, H, W). On a CPU they have first derivatives only, and none inside torch.vmap.
 """
@@ -6,61 +6,11 @@ They take batches (N, C, H, W). On a CPU they have first derivatives only, and n
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
-from torch.nn.functional import conv2d, conv_transpose2d, pad
+from torch.nn.functional import conv_transpose2d, pad
 
 FEW_CHANNELS = 3  # a transposed convolution to at most these channels is faster on a CPU as a product
 MANY_CHANNELS = 64  # from this many channels on, gradients in bfloat16 are faster on a CPU as products
-MOST_PIXELS = 8000  # up to this many output pixels of a batch, so is the gradient of a convolution's weight
 PRODUCT_NUMBERS = 1_000_000  # of a product at once, which a processor's cache holds
-
-
-class Conv2d(nn.Conv2d):
-    """A convolution. On a CPU in bfloat16 the gradient of its weight is a matrix product where oneDNN is slow.
-
-    With many channels and few pixels oneDNN takes up to seven times as long for it.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] = 1,
-        padding: int | tuple[int, int] = 0,
-        bias: bool = True,
-    ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or self.in_channels < MANY_CHANNELS:
-            return super().forward(x)
-        return _Convolution.apply(*_autocast(x, self.weight, self.bias), self.stride, self.padding)
-
-
-class _Convolution(torch.autograd.Function):
-    """The function of `Conv2d`."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None, *shape: tuple[int, int]) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.shape = shape
-        return conv2d(x, weight, bias, *shape)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: FunctionCtx, g: Tensor) -> tuple[Tensor | None, ...]:
-        (x, weight), (stride, padding) = ctx.saved_tensors, ctx.shape
-        as_product = ctx.needs_input_grad[1] and g[:, 0].numel() <= MOST_PIXELS
-        needed = [ctx.needs_input_grad[0], ctx.needs_input_grad[1] and not as_product, ctx.needs_input_grad[2]]
-        bias_sizes = [weight.shape[0]] if needed[2] else None
-        of_input, of_weight, of_bias = torch.ops.aten.convolution_backward(
-            g, x, weight, bias_sizes, stride, padding, (1, 1), False, (0, 0), 1, needed
-        )
-        if as_product:
-            seen = _windows(pad(x, (padding[1], padding[1], padding[0], padding[0])), g.shape[2:], weight, stride)
-            of_weight = g.permute(0, 2, 3, 1).flatten(0, 2).mT @ seen  # (out, kernel * in)
-            of_weight = of_weight.view(len(weight), *weight.shape[2:], x.shape[1]).permute(0, 3, 1, 2)
-        return of_input, of_weight, of_bias, None, None
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
@@ -72,22 +22,13 @@ class ConvTranspose2d(nn.ConvTranspose2d):
     products.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int],
-        padding: int | tuple[int, int],
-        output_padding: int = 0,
-        bias: bool = True,
-    ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, output_padding, bias=bias)
-
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu":
+        is_plain = self.groups == 1 and self.dilation == (1, 1) and self.padding_mode == "zeros"
+        if x.device.type != "cpu" or not is_plain:
             return super().forward(x)
-        inputs = _autocast(x, self.weight, self.bias)
+        inputs = x, self.weight, self.bias
+        if torch.is_autocast_enabled("cpu"):
+            inputs = (y if y is None else y.to(torch.get_autocast_dtype("cpu")) for y in inputs)
         return _Transposed.apply(*inputs, self.stride, self.padding, self.output_padding)
 
 
@@ -139,31 +80,15 @@ def _as_products(g: Tensor, x: Tensor, weight: Tensor, *shape: tuple[int, int]) 
     Both are products of the windows of g that each input adds to, (N * H * W, kernel * out).
     """
     stride, (top, left), (extra_rows, extra_columns) = shape
-    windows = _windows(pad(g, (left, left - extra_columns, top, top - extra_rows)), x.shape[2:], weight, stride)
+    images = pad(g, (left, left - extra_columns, top, top - extra_rows)).permute(0, 2, 3, 1).contiguous()
+    of_image, of_row, of_column, _ = images.stride()
+    strides = of_image, stride[0] * of_row, stride[1] * of_column, of_row, of_column, 1
+    windows = images.as_strided((len(x), *x.shape[2:], *weight.shape[2:], g.shape[1]), strides)
+    windows = windows.flatten(0, 2).flatten(1)
     flat = weight.permute(0, 2, 3, 1).flatten(1)  # (in, kernel * out)
     of_input = (windows @ flat.mT).view(len(x), *x.shape[2:], len(flat)).permute(0, 3, 1, 2)
     of_weight = x.permute(0, 2, 3, 1).flatten(0, 2).mT @ windows
     return of_input, of_weight.view(len(flat), *weight.shape[2:], g.shape[1]).permute(0, 3, 1, 2)
-
-
-def _windows(x: Tensor, size: tuple[int, int], weight: Tensor, stride: tuple[int, int]) -> Tensor:
-    """The windows of padded images (N, C, ...) that a convolution's kernel sees, (N * H * W, kernel * C).
-
-    Args:
-        size: (H, W), numbers of windows.
-        weight: (..., kernel).
-    """
-    x = x.permute(0, 2, 3, 1).contiguous()
-    of_image, of_row, of_column, _ = x.stride()
-    strides = of_image, stride[0] * of_row, stride[1] * of_column, of_row, of_column, 1
-    return x.as_strided((len(x), *size, *weight.shape[2:], x.shape[3]), strides).flatten(0, 2).flatten(1)
-
-
-def _autocast(*inputs: Tensor | None) -> list[Tensor | None]:
-    """The inputs of a function, in the type of `torch.autocast` where that is on."""
-    if not torch.is_autocast_enabled("cpu"):
-        return list(inputs)
-    return [None if x is None else x.to(torch.get_autocast_dtype("cpu")) for x in inputs]
 
 
 def _taps(n: int, kernel: int, stride: int, padding: int, size: int) -> list[tuple[slice, slice]]:

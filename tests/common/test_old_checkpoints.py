@@ -25,7 +25,7 @@ from mnist import halves, pixels
 from tests.helpers import old_checkpoints
 from tests.helpers.fusions import STANDARD_PRIOR
 
-FOLDER = Path(__file__).parents[2] / "checkpoints"
+FOLDER = Path(__file__).parents[1] / "checkpoints"
 RUNS = json.loads((FOLDER / "runs.json").read_text())
 KINDS = json.loads((FOLDER / "kinds.json").read_text())
 

@@ -11,9 +11,9 @@ import psutil
 import pytest
 import torch
 
-from common import distributed
 from common.checkpoints import BEST, LAST, load
 from common.errors import InputError
+from common.execution import processes
 from mnist import compare, loglike, weak_supervision
 from mnist import train as mnist_train
 from tests.helpers import distributed_jobs
@@ -103,16 +103,16 @@ def test_analyses_write_once_what_is_of_all_examples(found, tmp_path, monkeypatc
 
 
 def test_what_starts_processes_of_its_own_or_has_too_few_rows_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(processes, "world_size", lambda: 2)
     with pytest.raises(InputError, match="its own processes: run it without torchrun, with --jobs N"):
         weak_supervision.main(weak_supervision.Config(demo=True, limit=40, fractions=(1.0,), save_dir=tmp_path))
     with pytest.raises(InputError, match="this command starts its own processes"):
         compare.main(compare.Config("halves", demo=True, save_dir=tmp_path))
     assert not [*tmp_path.iterdir()]
     with pytest.raises(InputError, match="2 processes cannot share 1 examples: start at most 1"):
-        distributed.map_rows(1, 500, None)
+        processes.map_rows(1, 500, None)
     with pytest.raises(InputError, match="there are no examples: raise --limit, or give other data"):
-        distributed.map_rows(0, 500, None)
+        processes.map_rows(0, 500, None)
 
 
 @pytest.mark.slow

@@ -110,14 +110,10 @@ class SharedNetwork(ModalityEmbedding):
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         size = self.chunk if x.device.type == "cpu" else len(x)
-        outputs = [self._forward_chunk(chunk) for chunk in x.split(size)]
+        outputs = [self.rest(ModalityEmbedding.forward(self, self.first(chunk))) for chunk in x.split(size)]
         if isinstance(outputs[0], Tensor):
             return torch.cat(outputs)
         return tuple(torch.cat(chunks) for chunks in zip(*outputs, strict=True))
-
-    def _forward_chunk(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """The same as `forward`, in a single batch."""
-        return self.rest(super().forward(self.first(x)))
 
 
 class StackedLinear(nn.Module):

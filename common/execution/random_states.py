@@ -7,8 +7,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from common import distributed
 from common.errors import InputError
+from common.execution import processes
 
 RandomState = dict[str, Tensor]  # by device: "cpu", "cuda"
 
@@ -45,7 +45,7 @@ def restore(saved: list[RandomState] | None, seed: int, epoch: int, batch: int, 
     Raises:
         InputError: a saved state is not a random state.
     """
-    world, rank = distributed.world_size(), distributed.rank()
+    world, rank = processes.world_size(), processes.rank()
     if saved and len(saved) == world:
         try:
             torch.set_rng_state(saved[rank]["cpu"])

@@ -8,29 +8,12 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from common import objectives
 from common.errors import option, require
 from common.models.choices import Model
 from common.models.families import Family
 from common.multimodal_vae import MultimodalVAE
-from common.objectives import (
-    ArElbo,
-    CrmvaeElbo,
-    DmvaeElbo,
-    DregIwaeElbo,
-    EnergyIwaeElbo,
-    IwaeElbo,
-    JmvaeElbo,
-    JnfElbo,
-    MmjsdElbo,
-    MmvaeElbo,
-    MultimodalObjective,
-    MvaeElbo,
-    MvtcaeElbo,
-    ReweightedElbo,
-    StandardElbo,
-    StlElbo,
-    TelboElbo,
-)
+from common.objectives import MultimodalObjective
 
 OPTIONS = {  # {an option of objectives: its values that ask for nothing; all objectives take one sample}
     "K": (None, 1),
@@ -45,18 +28,15 @@ SAMPLES = {"K": 30, "looser": True}  # as in MMVAE's paper (Shi et al. 2019); it
 PRODUCTS, MIXTURES = ("poe", "product", "quotient"), ("moe", "mopoe", "mopoe-published")
 SINGLE_NETWORKS = ("set", "unstructured")  # one network gives the posterior of every subset
 WEIGHTED = (*PRODUCTS, *MIXTURES, "mmvae+", "own", *SINGLE_NETWORKS)  # have importance-weighted bounds
-JOINT = "needs a joint encoder and an encoder for each modality"
-ALL_SINGLES = "would leave the posteriors of single modalities untrained"
 
 
 class ObjectiveRecord(NamedTuple):
     """An objective.
 
     form: its class, whose docstring has its equation; `form_of` has those of elbo and iwae for some posteriors.
-    fusions: those of `common.models.fusions.FUSIONS` that it exists for.
+    fusions: those of `common.models.fusions.FUSIONS` that it exists for. For others it would leave parts untrained, or
+        needs a posterior that they do not have.
     summary: what --help says.
-    why: completes the sentence "--obj NAME ..." of the error for other fusions, as in "would leave the posteriors of
-        single modalities untrained".
     options: those of OPTIONS that it takes, with their defaults.
     fixed: further arguments of its class.
     needs_density: whether it needs a posterior with a density or KL in closed form.
@@ -66,7 +46,6 @@ class ObjectiveRecord(NamedTuple):
     form: type[MultimodalObjective]
     fusions: tuple[str, ...]
     summary: str
-    why: str
     options: Mapping[str, Any] = NONE
     fixed: Mapping[str, Any] = NONE
     needs_density: bool = True
@@ -75,114 +54,94 @@ class ObjectiveRecord(NamedTuple):
 
 OBJECTIVES = {  # the first one that exists for a fusion is its default
     "jmvae": ObjectiveRecord(
-        JmvaeElbo,
+        objectives.JmvaeElbo,
         ("joint",),
         "joint ELBO; the posteriors of single modalities are pulled towards the joint one",
-        JOINT,
         options={"alpha": 0.1},
     ),
     "student": ObjectiveRecord(
-        JmvaeElbo,
+        objectives.JmvaeElbo,
         ("joint",),
         "joint ELBO; the posteriors of single modalities are distilled from the joint one",
-        JOINT,
         options={"alpha": 0.1},
         fixed={"students": True},
     ),
     "telbo": ObjectiveRecord(
-        TelboElbo,
+        objectives.TelboElbo,
         ("joint",),
         "joint ELBO, which trains the decoders, and the ELBO of each modality, which trains its encoder",
-        JOINT,
         needs_density=False,
     ),
     "jnf": ObjectiveRecord(
-        JnfElbo,
+        objectives.JnfElbo,
         ("jnf",),
         "joint ELBO; the flows of single modalities are fitted to samples of the joint posterior",
-        "needs a joint encoder and a flow for each modality",
     ),
     "mvtcae": ObjectiveRecord(
-        MvtcaeElbo,
+        objectives.MvtcaeElbo,
         ("product",),
         "MVTCAE's total correlation and conditional bottlenecks, a bound only for --alpha 0",
-        "needs the product of experts without the prior",
         options={"alpha": 5 / 6},
     ),
     "crmvae": ObjectiveRecord(
-        CrmvaeElbo,
+        objectives.CrmvaeElbo,
         ("product",),
         "CRMVAE's reconstructions from the joint posterior and from each modality's own, no bound",
-        "needs the product of experts without the prior",
     ),
     "mvae": ObjectiveRecord(
-        MvaeElbo,
+        objectives.MvaeElbo,
         (*PRODUCTS, *SINGLE_NETWORKS),
         "ELBO of all modalities, of each one, and of --approx-m random subsets",
-        f"needs a posterior of every subset that is no mixture, as {', '.join((*PRODUCTS, *SINGLE_NETWORKS))} have",
         options={"approx_m": 0},
         needs_density=False,
     ),
     "elbo": ObjectiveRecord(
-        StandardElbo,
+        objectives.StandardElbo,
         (*PRODUCTS, *MIXTURES, "own", *SINGLE_NETWORKS),
         "ELBO of all modalities; for a mixture the mean over its components",
-        "would leave posteriors of single modalities or auxiliary priors untrained",
         needs_density=False,
     ),
     "elbo-one": ObjectiveRecord(
-        MmvaeElbo,
+        objectives.MmvaeElbo,
         MIXTURES,
         "elbo with one component drawn for each example, the only one that is decoded",
-        "needs a mixture (moe, mopoe, mopoe-published)",
         fixed={"draw_one": True},
         needs_density=False,
     ),
     "mmjsd": ObjectiveRecord(
-        MmjsdElbo,
+        objectives.MmjsdElbo,
         ("moe",),
         "mmJSD's mixture of experts and prior, with KLs to their geometric mean; no bound on log p(X)",
-        "needs a mixture of experts (moe)",
         gaussian=True,
     ),
     "dmvae": ObjectiveRecord(
-        DmvaeElbo,
-        PRODUCTS,
-        "ELBO of all modalities with the posterior of all, and with that of each one",
-        "is defined for products of experts (poe, product, quotient)",
+        objectives.DmvaeElbo, PRODUCTS, "ELBO of all modalities with the posterior of all, and with that of each one"
     ),
     "ar": ObjectiveRecord(
-        ArElbo,
+        objectives.ArElbo,
         (*PRODUCTS, "joint", "set", "unstructured"),
         "chain rule over the modalities in a random order, no bound",
-        "needs a posterior of every subset of the modalities, and KLs in closed form between these",
     ),
     "elbo-importance": ObjectiveRecord(
-        ReweightedElbo,
-        ("moe",),
-        "what MMVAE's code calls elbo; its weights collapse",
-        "needs a mixture with one expert for each modality (moe)",
+        objectives.ReweightedElbo, ("moe",), "what MMVAE's code calls elbo; its weights collapse"
     ),
     "dreg": ObjectiveRecord(
-        DregIwaeElbo,
+        objectives.DregIwaeElbo,
         WEIGHTED,
         "importance-weighted bound with the doubly reparameterised gradient",
-        ALL_SINGLES,
         options=SAMPLES | {"dreg": "exact"},
     ),
     "iwae": ObjectiveRecord(
-        IwaeElbo,
+        objectives.IwaeElbo,
         WEIGHTED,
         "importance-weighted bound with its own gradient",
-        ALL_SINGLES,
         options=SAMPLES,
         needs_density=False,
     ),
     "stl": ObjectiveRecord(
-        StlElbo,
+        objectives.StlElbo,
         WEIGHTED,
         "importance-weighted bound without the score of q, biased for K > 1",
-        ALL_SINGLES,
         options=SAMPLES,
     ),
 }
@@ -209,10 +168,10 @@ def check_objective(obj: str, exists: Sequence[str], model: str, family: Family,
         options: a config with the options of objectives.
 
     Raises:
-        InputError: says why, and what exists.
+        InputError: says what exists.
     """
     record = OBJECTIVES[obj]
-    require(obj in exists, f"--obj {obj} {record.why}: {model} has {', '.join(exists)}")
+    require(obj in exists, f"--obj {obj} does not exist for {model}: choose {', '.join(exists)}, or another model")
     fits = not record.gaussian or family.is_gaussian
     require(fits, f"--obj {obj} needs Gaussian experts, not {family.name} ones: choose these, or another model")
     known = ", ".join(name for name in exists if not OBJECTIVES[name].needs_density)
@@ -228,8 +187,8 @@ def check_objective(obj: str, exists: Sequence[str], model: str, family: Family,
 def form_of(obj: str, is_mixture: bool, has_density: bool = True) -> type[MultimodalObjective]:
     """The class of an objective, for a posterior that is a mixture or has no density."""
     if obj == "elbo" and is_mixture:
-        return MmvaeElbo
-    return EnergyIwaeElbo if obj == "iwae" and not has_density else OBJECTIVES[obj].form
+        return objectives.MmvaeElbo
+    return objectives.EnergyIwaeElbo if obj == "iwae" and not has_density else OBJECTIVES[obj].form
 
 
 def make_objective(
@@ -244,6 +203,6 @@ def make_objective(
     for name, default in record.options.items():
         given = getattr(options, name)
         arguments[ARGUMENTS.get(name, name)] = default if given is None else given
-    if form is EnergyIwaeElbo:
+    if form is objectives.EnergyIwaeElbo:
         del arguments["looser"]  # its proposals are no mixture
     return form(model, weights=weights, **arguments)

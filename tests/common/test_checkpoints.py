@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+from common.authors_files import MmvaeArgs
 from common.checkpoints import BEST, experiment_of, load, load_config, load_model, start_from
-from common.checkpoints.authors_files import MmvaeArgs
 from common.data import Examples
-from common.data.tensor_files import save
 from common.encoders_decoders import SplitLinearLayer
 from common.errors import InputError
+from common.io import save_tensors
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import MVAE
 from common.objectives import StandardElbo
@@ -35,7 +35,7 @@ def ours(**changes):
 
 def test_a_model_comes_back_as_it_was(tmp_path):
     checkpoint = ours()
-    save(tmp_path / "model_best.pth.tar", checkpoint)
+    save_tensors(tmp_path / "model_best.pth.tar", checkpoint)
     for path in (tmp_path, tmp_path / "model_best.pth.tar", str(tmp_path)):
         model = load_model(path)
         assert not model.training
@@ -77,10 +77,10 @@ def test_code_is_refused_and_never_run(tmp_path, zip_format):
 
 def test_another_experiments_checkpoint_is_named(tmp_path):
     path = tmp_path / "model_best.pth.tar"
-    save(path, ours())
+    save_tensors(path, ours())
     with pytest.raises(InputError, match="a checkpoint of mnist, not of celeba"):
         load_model(path, "celeba")
-    save(path, ours(experiment="os.path"))
+    save_tensors(path, ours(experiment="os.path"))
     with pytest.raises(InputError, match="experiment 'os.path', which is none of mnist"):
         load_model(path)
 
@@ -91,8 +91,8 @@ def test_another_experiments_checkpoint_is_named(tmp_path):
         (ours(state_dict={"encoder.image.1.0.weight": torch.zeros(2)}), "does not fit the networks of mnist"),
         (ours(config={"n_latents": 5}), "does not fit the networks of mnist"),
         (ours(state_dict={}), "does not fit the networks of mnist: it lacks decoder.image"),
-        (ours(state_dict={"x": torch.zeros(2).to_sparse()}), "is damaged, it holds an odd tensor"),
-        (ours(state_dict={"x": torch.zeros(1).expand(9)}), "is damaged, it holds an odd tensor"),
+        (ours(state_dict={"x": torch.zeros(2).to_sparse()}), "is damaged, it holds odd tensors"),
+        (ours(state_dict={"x": torch.zeros(1).expand(9)}), "is damaged, it holds odd tensors"),
         ({"state_dict": {"conv1.weight": torch.zeros(2)}}, "not a checkpoint of this repository"),
         ({"weights": 3}, "not a checkpoint of this repository"),
         ([1, 2], "Expected `object`, got `array`"),
@@ -117,7 +117,7 @@ def test_files_that_are_no_checkpoint_of_a_model(tmp_path, content, message):
 def test_weights_that_are_not_finite_are_refused(tmp_path):
     checkpoint = ours()
     checkpoint["state_dict"]["decoder.text.1.bias"][3] = torch.nan
-    save(tmp_path / "model_best.pth.tar", checkpoint)
+    save_tensors(tmp_path / "model_best.pth.tar", checkpoint)
     with pytest.raises(InputError, match=r"not finite, in decoder.text.1.bias"):
         load_model(tmp_path)
 
@@ -188,7 +188,7 @@ def test_a_run_outside_the_repository_is_loaded_with_its_build(tmp_path):
 
 
 def test_a_build_of_ones_own_serves_known_experiments_too(tmp_path):
-    save(tmp_path / BEST, ours())
+    save_tensors(tmp_path / BEST, ours())
     seen = []
     model = load_model(tmp_path, build=lambda config: seen.append(config) or build(config))
     assert_same_parameters(model, load_model(tmp_path))
@@ -197,16 +197,18 @@ def test_a_build_of_ones_own_serves_known_experiments_too(tmp_path):
 
 def test_options_outside_the_repository_mean_what_their_code_says(tmp_path):
     config = {"n_latents": 2, "fusion": ["poe", "moe"], "likelihood": {"a": "normal"}}
-    save(tmp_path / BEST, {"experiment": "pairs", "config": config, "state_dict": train_pairs(tmp_path).state_dict()})
+    save_tensors(
+        tmp_path / BEST, {"experiment": "pairs", "config": config, "state_dict": train_pairs(tmp_path).state_dict()}
+    )
     assert load_model(tmp_path, build=build_pairs).modalities == ("a", "b")
-    save(tmp_path / "of_ours.pt", ours(config={"n_latents": 3, "fusion": ["poe", "moe"]}))
+    save_tensors(tmp_path / "of_ours.pt", ours(config={"n_latents": 3, "fusion": ["poe", "moe"]}))
     with pytest.raises(InputError, match=r"config, is damaged, .*fusion"):
         load_config(tmp_path / "of_ours.pt")
 
 
 def test_a_compressed_checkpoint_is_refused_before_it_is_unpacked(tmp_path):
     """torch.save stores: an archive that promises more than its size would only fill the memory."""
-    save(tmp_path / BEST, ours())
+    save_tensors(tmp_path / BEST, ours())
     with zipfile.ZipFile(tmp_path / BEST) as old, zipfile.ZipFile(tmp_path / "c.pt", "w", zipfile.ZIP_DEFLATED) as new:
         for name in old.namelist():
             new.writestr(name, bytes(10**7) if name.endswith("data/0") else old.read(name))
@@ -228,7 +230,7 @@ def test_a_run_outside_the_repository_starts_from_another(tmp_path):
 def test_a_model_does_not_start_from_weights_that_are_not_finite_or_mean_something_else(tmp_path):
     broken, model = ours(), build(SimpleNamespace(n_latents=3, model="mvae", posterior="gaussian"))
     broken["state_dict"]["decoder.text.1.bias"][3] = torch.inf
-    save(tmp_path / BEST, broken)
+    save_tensors(tmp_path / BEST, broken)
     with pytest.raises(InputError, match=r"not finite, in decoder.text.1.bias"):
         start_from(tmp_path, model, "mnist", broken["config"])
     with pytest.raises(InputError, match="gaussian, not --posterior laplace: .* leave out --posterior"):
@@ -238,12 +240,12 @@ def test_a_model_does_not_start_from_weights_that_are_not_finite_or_mean_somethi
 def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path):
     """The limit on a file's size makes the kernel refuse the write half-way, as a full disk does."""
     path = tmp_path / "checkpoint.pth.tar"
-    save(path, {"epoch": 1})
+    save_tensors(path, {"epoch": 1})
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
         with pytest.raises(InputError, match="could not be written .*the previous file is kept"):
-            save(path, {"epoch": 2, "weights": torch.zeros(100_000)})
+            save_tensors(path, {"epoch": 2, "weights": torch.zeros(100_000)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert load(path) == {"epoch": 1}
@@ -252,8 +254,10 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path):
 
 def test_readers_never_see_half_a_checkpoint(tmp_path):
     path, seen = tmp_path / "c.pth.tar", []
-    save(path, {"epoch": 0, "x": torch.zeros(300_000)})
-    writer = threading.Thread(target=lambda: [save(path, {"epoch": i, "x": torch.zeros(300_000)}) for i in range(20)])
+    save_tensors(path, {"epoch": 0, "x": torch.zeros(300_000)})
+    writer = threading.Thread(
+        target=lambda: [save_tensors(path, {"epoch": i, "x": torch.zeros(300_000)}) for i in range(20)]
+    )
     writer.start()
     while writer.is_alive():
         seen.append(load(path)["epoch"])

@@ -7,38 +7,26 @@ process prints and writes files.
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from functools import cache
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+
+# before a group exists: torch.optim's later import would keep the group alive, and a thread of gloo that frees a tensor
+# while the interpreter ends aborts the process
+import torch.distributed.nn
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from common.errors import require
+from common.progress import progress_bar
 
 T = TypeVar("T")
-LINE_INTERVAL = 10.0  # seconds between lines of progress where standard error is no terminal
-LINE = "{desc}: {n_fmt} of {total_fmt}, {elapsed}, {remaining} left, {rate_fmt}{postfix}\n"
-
-
-class ProgressBar(tqdm):
-    """tqdm's, for units that begin with a blank: a slow rate is "12.5 s/images", not "12.5s/ images"."""
-
-    @staticmethod
-    def format_meter(*args: Any, **options: Any) -> str:  # noqa: ANN401 (those of tqdm)
-        """Return the line to show."""
-        return tqdm.format_meter(*args, **options).replace("s/ ", " s/")
 
 
 def start() -> None:
     """Connect to the other processes if torchrun started them; only the first process keeps its standard output."""
     if dist.is_torchelastic_launched() and not dist.is_initialized():
-        # before the group exists: torch.optim's later import would keep the group alive, and a thread of gloo that
-        # frees a tensor while the interpreter ends aborts the process
-        import torch.distributed.nn
-
         # NCCL cannot reduce CPU tensors, so gloo is started beside it
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
         if rank():
@@ -60,25 +48,6 @@ def rank() -> int:
 def world_size() -> int:
     """The number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def progress(items: Iterable[T] | None = None, **options: Any) -> tqdm:  # noqa: ANN401 (those of tqdm)
-    """A progress bar on the first process's standard error; a line every ten seconds if that is no terminal.
-
-    Args:
-        items: what to iterate over, if the bar is not updated by hand.
-        options: those of tqdm, such as desc, unit and total.
-    """
-    if not sys.stderr.isatty():
-        options |= {"delay": LINE_INTERVAL, "mininterval": LINE_INTERVAL, "bar_format": LINE, "leave": True}
-    return ProgressBar(items, disable=rank() > 0, **options)
-
-
-@cache
-def print_once(message: str) -> None:
-    """Print a message on standard error, on the first process and only the first time."""
-    if rank() == 0:
-        print(message, file=sys.stderr)
 
 
 def local_rows() -> slice:
@@ -147,7 +116,7 @@ def map_rows(
     require(n > 0, f"there are no{unit}: raise --limit, or give other data")
     require(world_size() <= n, f"{world_size()} processes cannot share {n}{unit}: start at most {n}")
     indices, results = torch.arange(n)[local_rows()], []
-    with progress(total=len(indices), desc=desc, unit=unit) as bar:
+    with progress_bar(total=len(indices), desc=desc, unit=unit) as bar:
         for rows in indices.split(at_once):
             results.append(f(rows))
             bar.update(len(rows))
