@@ -141,13 +141,13 @@ def importance_estimates(
     require(not strings, f"name modalities in tuples: {', '.join(f'({name!r},), not {name!r}' for name in strings)}")
     batch = model.observe(inputs)
     targets = [_mask(model, batch, target) for target in targets]  # each (B, M)
-    scored = [name for name, columns in model.columns.items() if any(columns.all_of(x).any() for x in targets)]
+    scored = [name for name, columns in model.columns.items() if any(x[..., columns.slice].any() for x in targets)]
     rows, drawn = torch.arange(len(batch), device=model.device), 0  # rows: the R examples that are still sampled
     proposal, prior = _proposal(model, batch, given), model.prior()
     q, weights = proposal(rows), [ImportanceWeights(len(batch), model.device) for _ in targets]
     fastest, observed = samples_at_once(model, q.event_shape[-1]), batch.modalities
     if batch.mask is not None:  # absent values may have no density
-        has = {name: model.columns[name].all_of(batch.mask).any(dim=1) for name in observed}
+        has = {name: batch.mask[..., model.columns[name].slice].any(dim=1) for name in observed}
         observed = {name: zero_where_absent(x, has[name]) for name, x in observed.items()}
     while drawn < n_samples and len(rows):
         k = min(at_once or max(1, fastest // len(rows)), n_samples - drawn)
@@ -159,7 +159,9 @@ def importance_estimates(
         log_ratio = prior.log_prob(z) - q.log_prob(z)  # (k, R)
         for target, target_weights in zip(targets, weights, strict=True):
             selected = target[rows]  # (R, M)
-            terms = (torch.where(model.columns[name].all_of(selected), x, 0).sum(dim=-1) for name, x in log_p.items())
+            terms = (
+                torch.where(selected[..., model.columns[name].slice], x, 0).sum(dim=-1) for name, x in log_p.items()
+            )
             log_w = log_ratio + sum(terms)
             # log p of an empty target, a set without any of its elements, is 0 without noise
             target_weights.add(torch.where(selected.any(dim=1), log_w, 0), rows)
