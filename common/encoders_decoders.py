@@ -1,7 +1,8 @@
 """Blocks that the experiments' networks are built from. Networks see (N, ...): the model flattens (K, B) to N."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 
 import torch
@@ -182,6 +183,24 @@ def outputs(network: nn.Module, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """A context in which a module's parameters get no gradient, and its batch norm keeps the running statistics."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    norms = [(norm, norm.momentum) for norm in module.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm)]
+    for p in trained:
+        p.requires_grad_(False)
+    for norm, _ in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for p in trained:
+            p.requires_grad_(True)
+        for norm, momentum in norms:
+            norm.momentum = momentum
 
 
 def expert_params(network: nn.Module, *inputs: Tensor) -> tuple[Tensor, ...]:

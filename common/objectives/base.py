@@ -129,6 +129,10 @@ class MultimodalObjective(Objective):
         """The sum of lambda_m log p(x_m|z), from {name: log p(x_m|z) (...)}: (...)."""
         return sum(self.weights[name] * x for name, x in log_p.items())
 
+    def elbo(self, subset: str, log_p: Mapping[str, Tensor], kl: Tensor, beta: float, mask: Tensor | None) -> Bound:
+        """The ELBO of E log p(x_m|z), {name: (B,)}, and its KL, (B,), with the terms SUBSET/NAME and SUBSET/kl."""
+        return bound_of(self.weighted_sum(log_p) - beta * kl, by_modality(subset, {"kl": kl} | dict(log_p)), mask)
+
 
 def bound_of(value: Tensor, terms: Mapping[str, Tensor], mask: Tensor | None) -> Bound:
     """A bound with 0 for examples without any modality by the mask (B, M), since log p(nothing) = 0."""

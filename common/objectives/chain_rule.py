@@ -9,7 +9,7 @@ from common.data.batches import Batch
 from common.distributions.base import LatentDistribution
 from common.errors import require
 from common.multimodal_vae import MultimodalVAE
-from common.objectives.base import Bound, MultimodalObjective, by_modality
+from common.objectives.base import Bound, MultimodalObjective
 
 
 class ArElbo(MultimodalObjective):
@@ -53,7 +53,7 @@ class ArElbo(MultimodalObjective):
         kl = self._kls(q, m, None if batch.mask is None else seen.any(dim=-1)).sum(dim=0)
         log_p = self.decode(self.model, batch)(q.rsample(), where=now)  # {name: (M, B)}
         sums = {name: x.sum(dim=0) for name, x in log_p.items()}
-        return Bound(self.weighted_sum(sums) - beta * kl, {"ar/kl": kl} | by_modality("ar", sums))
+        return self.elbo("ar", sums, kl, beta, batch.mask)
 
     def _kls(self, q: LatentDistribution, m: int, begun: Tensor | None) -> Tensor:
         """The KL of each turn's posterior from that of the turn before, (M, B), nats.

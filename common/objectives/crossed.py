@@ -1,14 +1,14 @@
 """Sums of ELBOs that differ in what they score (DMVAE) or train (TELBO)."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from common.data.batches import Batch
 from common.distributions.base import LatentDistribution
+from common.encoders_decoders import frozen
 from common.execution.decoder import Decoder
 from common.objectives.base import Bound
 from common.objectives.elbo import SumOfElbos, Terms
@@ -81,21 +81,3 @@ class TelboElbo(SumOfElbos):
         with frozen(self.model.decoder), frozen(self.model.likelihood):  # which may run a decoder's network
             of_singles = decoder(z, terms.subsets & ~joint)
         return {name: x + of_singles[name] for name, x in of_joint.items()}
-
-
-@contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """A context in which a module's parameters get no gradient, and its batch norm keeps the running statistics."""
-    trained = [p for p in module.parameters() if p.requires_grad]
-    norms = [(norm, norm.momentum) for norm in module.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm)]
-    for p in trained:
-        p.requires_grad_(False)
-    for norm, _ in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for p in trained:
-            p.requires_grad_(True)
-        for norm, momentum in norms:
-            norm.momentum = momentum

@@ -94,8 +94,9 @@ class SumOfElbos(MultimodalObjective):
         repeated = _repeated(several, terms.given, given) & ~batch.mask.all(dim=-1)
         where = given & ~repeated[..., None] & self.model.scorable(batch.mask)
         if batch.joint_only is not None:
+            single = [name != "joint" and name in self._names.values() for name in terms.names]
             others = where & ~batch.joint_only[:, None]
-            where = torch.stack([(others if n in self._single_names else where)[t] for t, n in enumerate(terms.names)])
+            where = torch.stack([(others if single[t] else where)[t] for t in range(len(where))])
         return terms._replace(given=given, where=where)
 
     def _new_terms(self) -> Terms:
@@ -113,11 +114,6 @@ class SumOfElbos(MultimodalObjective):
     def _same_terms(self) -> Terms:
         """The terms of complete examples, where none is random."""
         return self._new_terms()
-
-    @cached_property
-    def _single_names(self) -> tuple[str, ...]:
-        """The names of the terms with one modality, or one element."""
-        return tuple(single_modalities(self.model.columns))
 
     @cached_property
     def _names(self) -> dict[tuple[bool, ...], str]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from common.data.batches import Batch
 from common.errors import require
 from common.multimodal_vae import MultimodalVAE
-from common.objectives.base import Bound, MultimodalObjective, bound_of, by_modality
+from common.objectives.base import Bound, MultimodalObjective, bound_of
 from common.subsets import joint_subset, on_device, single_modalities
 
 
@@ -138,9 +138,9 @@ class JnfElbo(MultimodalObjective):
         kl = q.joint.kl(self.model.prior())
         distance = q.joint.log_prob(z).detach().unsqueeze(-1) - q.experts.log_prob(z.detach().unsqueeze(-2))  # (B, M)
         log_p = {name: x[0] for name, x in self.decode(self.model, batch)(z[None]).items()}  # {name: (B,)}
-        terms = {"joint/kl": kl} | by_modality("joint", log_p)
-        terms |= {f"{name}/kl from joint": distance[:, m] for m, name in enumerate(self.model.modalities)}
-        return Bound(self.weighted_sum(log_p) - beta * kl - distance.sum(dim=-1), terms)
+        elbo = self.elbo("joint", log_p, kl, beta, mask=None)
+        distances = {f"{name}/kl from joint": distance[:, m] for m, name in enumerate(self.model.modalities)}
+        return Bound(elbo.value - distance.sum(dim=-1), elbo.terms | distances)
 
 
 class MvtcaeElbo(JointAndSingles):

@@ -11,7 +11,7 @@ from common.distributions.location_scale import DiagonalGaussian
 from common.errors import require
 from common.experts import product_of_experts
 from common.multimodal_vae import MultimodalVAE
-from common.objectives.base import Bound, MultimodalObjective, bound_of, by_modality
+from common.objectives.base import Bound, MultimodalObjective
 
 
 class MmvaeElbo(MultimodalObjective):
@@ -50,8 +50,7 @@ class MmvaeElbo(MultimodalObjective):
             z = q.sample_components(1).squeeze(1)  # (T, B, D)
         log_p = self.decode(self.model, batch)(z, where=pi[..., None] > 0)  # {name: (T, B)}
         means = {name: (pi * x).sum(dim=0) for name, x in log_p.items()}
-        terms = {"mixture/kl": kl} | by_modality("mixture", means)
-        return bound_of(self.weighted_sum(means) - beta * kl, terms, batch.mask)
+        return self.elbo("mixture", means, kl, beta, batch.mask)
 
 
 class MmjsdElbo(MultimodalObjective):
@@ -91,8 +90,7 @@ class MmjsdElbo(MultimodalObjective):
         kl = (pi * components.kl(mean)).sum(dim=0)
         log_p = self.decode(self.model, batch)(components.rsample(), where=pi[..., None] > 0)  # {name: (1 + M, B)}
         means = {name: (pi * x).sum(dim=0) for name, x in log_p.items()}
-        terms = {"mixture/kl": kl} | by_modality("mixture", means)
-        return bound_of(self.weighted_sum(means) - beta * kl, terms, batch.mask)
+        return self.elbo("mixture", means, kl, beta, batch.mask)
 
 
 class ReweightedElbo(MultimodalObjective):
@@ -122,8 +120,7 @@ class ReweightedElbo(MultimodalObjective):
         log_p = self.decode(self.model, batch)(z, torch.eye(len(z), dtype=torch.bool))  # {name: (M, B)}
         mean_ratio = dict(zip(self.model.modalities, (pi[:, None] * ratio).sum(dim=0), strict=True))  # {name: (B,)}
         means = {name: mean_ratio[name] * x.sum(dim=0) for name, x in log_p.items()}  # of its own expert alone
-        terms = {"mixture/kl": kl} | by_modality("mixture", means)
-        return bound_of(self.weighted_sum(means) - beta * kl, terms, batch.mask)
+        return self.elbo("mixture", means, kl, beta, batch.mask)
 
     @staticmethod
     def _ratios(experts: Distribution, z: Tensor, present: Tensor) -> Tensor:
