@@ -1,6 +1,5 @@
 """MultiVae's methods that take samples and give losses, and the forms of inputs that all its methods take."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -11,6 +10,7 @@ from common.data.batches import Batch
 from common.data.records import Record
 from common.experts import mixture_log_prob
 from common.multimodal_vae import MultimodalVAE
+from common.objectives.importance import bound
 from multivae_api.config import MMVAEConfig
 from multivae_api.data import ModelOutput, check_masks
 
@@ -108,9 +108,9 @@ class LossesOfSamples(MultimodalVAE):
 
         Arguments as for `compute_k_lws`.
         """
-        lws = self.compute_k_lws(qz_xs, embeddings, reconstructions, inputs)
-        bound = self._looser(lws, inputs)
-        return loss_output(-bound, {"bound": bound})
+        log_w, pi = self._stacked(self.compute_k_lws(qz_xs, embeddings, reconstructions, inputs), inputs)
+        value = torch.where(pi.any(dim=0), bound(log_w, pi, looser=True), 0)
+        return loss_output({"bound": value})
 
     def dreg_looser(
         self,
@@ -126,38 +126,30 @@ class LossesOfSamples(MultimodalVAE):
             embeddings: as for `compute_k_lws`; they get hooks that scale their gradient in the next backward pass.
             reconstructions, inputs: as for `compute_k_lws`.
         """
-        lws = self.compute_k_lws(qz_xs, embeddings, reconstructions, inputs)
+        log_w, pi = self._stacked(self.compute_k_lws(qz_xs, embeddings, reconstructions, inputs), inputs)
+        w = log_w.detach().softmax(dim=1)  # (T, K, B)
+        for z, w_of_z in zip(embeddings.values(), w, strict=True):
+            if z.requires_grad:
+                z.register_hook(lambda gradient, w_of_z=w_of_z: gradient * w_of_z.unsqueeze(-1))
+        value = torch.where(pi.any(dim=0), bound(log_w, pi, looser=True), 0)
+        return loss_output({"bound": value})
+
+    def _stacked(self, lws: Mapping[str, Tensor], inputs: object) -> tuple[Tensor, Tensor]:
+        """log w (T, K, B), and pi (T, B), equal for the encoders of the modalities that an example has."""
         present = self.present(self.observe(inputs))
-        share = torch.stack([present[name] for name in lws]).float()
-        share = share / share.sum(dim=0).clamp(min=1)
-        surrogate = 0
-        for pi, (name, lw) in zip(share, lws.items(), strict=True):
-            w = lw.detach().softmax(dim=0)  # (K, B)
-            surrogate = surrogate + pi * (w * lw).sum(dim=0)
-            if embeddings[name].requires_grad:
-                embeddings[name].register_hook(lambda gradient, w=w: gradient * w.unsqueeze(-1))
-        return loss_output(-surrogate, {"bound": self._looser(lws, inputs)})
-
-    def _looser(self, lws: Mapping[str, Tensor], inputs: object) -> Tensor:
-        """The mean of log 1/K sum_k w_k over the encoders of the modalities that an example has, (B,), nats."""
-        present = self.present(self.observe(inputs))
-        values = {name: lw.logsumexp(dim=0) - math.log(len(lw)) for name, lw in lws.items()}
-        total = sum(torch.where(present[name], value, 0) for name, value in values.items())
-        return total / sum(present[name].float() for name in values).clamp(min=1)
+        pi = torch.stack([present[name] for name in lws]).float()
+        return torch.stack([*lws.values()]), pi / pi.sum(dim=0).clamp(min=1)
 
 
-def loss_output(loss: Tensor, metrics: Mapping[str, Tensor]) -> ModelOutput:
-    """The values that training reads, with means over the batch.
+def loss_output(metrics: Mapping[str, Tensor]) -> ModelOutput:
+    """The values that training reads.
 
     Args:
-        loss: whose gradient training takes, (B,) or its mean.
-        metrics: {name: (B,)}, with "bound".
+        metrics: {name: (B,)}, with "bound", whose gradient training takes.
 
     Returns:
-        `loss`, with the value of minus the bound and the gradient of the loss; `loss_sum`, its sum over the batch;
-        `metrics`, {name: mean}.
+        `loss`, minus the bound's mean over the batch; `loss_sum`, its sum; `metrics`, {name: mean}.
     """
+    loss = -metrics["bound"].mean()
     means = {name: x.detach().mean() for name, x in metrics.items()}
-    loss = loss.mean()
-    loss = loss + (-means["bound"] - loss).detach()
     return ModelOutput(loss=loss, loss_sum=loss * len(metrics["bound"]), metrics=means)

@@ -114,7 +114,7 @@ class MMVAE(LossesOfSamples):
         batch = self.observe(inputs)
         params, z, _ = objective.sample(batch)
         surrogate, bound = objective.surrogate(objective.decode(self, batch), params, z, config.beta)
-        output = loss_output(-surrogate, {"bound": bound.value} | bound.terms)
+        output = loss_output({"bound": surrogate} | bound.terms)
         if detailed_output:
             output.update(self.details(batch, params, z))
         return output
