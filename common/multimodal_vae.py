@@ -96,8 +96,8 @@ class MultimodalVAE(nn.Module):
         self.encoder = nn.ModuleDict(encoder)
         self.variational_strategy = variational_strategy
         self.variational_posterior = variational_posterior
-        records = decoder_records(decoder)
-        self.decoder = nn.ModuleDict({record.key: decoder[key] for record, key in zip(records, decoder, strict=True)})
+        keys = (record.key for record in decoder_records(decoder))
+        self.decoder = nn.ModuleDict(zip(keys, decoder.values(), strict=True))
         lacking = [name for name in self.modelled if name not in likelihood]
         require(not lacking, f"there is no likelihood for {', '.join(lacking)}, only for {', '.join(likelihood)}")
         self.likelihood = likelihood

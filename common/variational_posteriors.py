@@ -26,12 +26,17 @@ MIN_SCALE = 1e-6  # epsilon, as in the MMVAE authors' code
 class Posterior(nn.Module):
     """A posterior family: parameters in, a `LatentDistribution` out."""
 
-    has_density = True  # log q(z) has a closed form, and KL(q_1 || q_2) too unless q is a mixture
+    has_density = True  # log q(z) has a closed form
     is_mixture = False
     is_gaussian = False  # (mu, logvar) are the mean and the log-variance
     has_flows = False  # one for each modality
     per_latent = False  # private latents have their own parameters, which can be appended to the shared ones
     on_spheres = False  # z lies on unit spheres, and sampling takes a random number of operations
+
+    @property
+    def has_kl(self) -> bool:
+        """Whether KL(q_1 || q_2) has a closed form."""
+        return self.has_density and not self.is_mixture
 
 
 class DiagonalGaussianPosterior(Posterior):

@@ -56,7 +56,10 @@ class Decoder:
         for names in self.decoded_together():
             used = {name: self._terms_of(name, terms, len(z)) for name in names}
             used = {name: indices for name, indices in used.items() if indices}
-            z_of = {name: torch.stack([z_by_term[t] for t in indices]) for name, indices in used.items()}
+            z_of = {
+                name: z if len(indices) == len(z) else torch.stack([z_by_term[t] for t in indices])
+                for name, indices in used.items()
+            }
             scored = {name: self.scored(name, z.dim(), terms, where, indices) for name, indices in used.items()}
             stacked = len(names) > 1 and bool(used)
             found = self._of_stack(z_of, scored) if stacked else {}

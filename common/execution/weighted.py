@@ -83,7 +83,7 @@ class _DecodedAgain(torch.autograd.Function):
         decoder, (z, *parameters) = ctx.decoder, ctx.saved_tensors
         needs_z, *needed = ctx.needs_input_grad[3:]
         parameters = [x for x, needs in zip(parameters, needed, strict=True) if needs]
-        found, found_z = [torch.zeros_like(x) for x in parameters], torch.zeros_like(z)
+        found, found_z = [torch.zeros_like(x) for x in parameters], z.new_zeros(z.shape)
         rows = _counting_rows(gradient)
         scored = None if ctx.scored is None else ctx.scored.expand(*z.shape[:-1], -1).flatten(0, -2)
         for part in rows.split(samples_at_once(decoder.model, z.shape[-1])) if len(rows) else ():

@@ -31,9 +31,8 @@ class ArElbo(MultimodalObjective):
 
     def __init__(self, model: MultimodalVAE, weights: Mapping[str, float] | None = None) -> None:
         super().__init__(model, weights)
-        posterior = self.model.variational_posterior
         closed = "mixtures, energy-based posteriors and flows have no KLs in closed form: choose another objective"
-        require(posterior.has_density and not posterior.is_mixture, closed)
+        require(self.model.variational_posterior.has_kl, closed)
         every_subset = self.model.variational_strategy.fuses_every_subset
         require(
             every_subset, "the chain rule needs a posterior of every subset: a product, or an encoder for each, has one"

@@ -36,8 +36,7 @@ class JointAndSingles(MultimodalObjective):
 
     def __init__(self, model: MultimodalVAE | nn.ModuleDict, weights: Mapping[str, float] | None = None) -> None:
         super().__init__(model, weights)
-        posterior = self.model.variational_posterior
-        has_kl = posterior.has_density and not posterior.is_mixture
+        has_kl = self.model.variational_posterior.has_kl
         lacking = "KLs in closed form, which ebm and jnf posteriors do not have: take StandardElbo or JnfElbo"
         require(has_kl, f"{type(self).__name__} needs {lacking}")
 
