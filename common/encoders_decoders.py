@@ -147,6 +147,26 @@ class StackedDecoder(nn.Module):
         return self.network(z).movedim(0, 1)
 
 
+class WithMissing(nn.Module):
+    """An encoder of values that may be missing: its network sees 0 where one is, and beside the values which are there.
+
+    The network gets (N, 2 d) for values (N, d), (N, 2 C, H, W) for (N, C, H, W), and (N, n, 2 d) for a set (N, n, d).
+    """
+
+    takes_observed = True
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.n_elements = getattr(network, "n_elements", None)  # of a set, see `SharedNetwork`
+
+    def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
+        """The values of each modality, followed by which of them are observed, bool -> the network's parameters."""
+        dim, n = 1 if self.n_elements is None else 2, len(values) // 2
+        pairs = zip(values[:n], values[n:], strict=True)
+        return self.network(*(torch.cat([x, observed.to(x)], dim) for x, observed in pairs))
+
+
 class NetworkList(nn.Module):
     """One network for each modality (the list layout): M inputs -> a list of M outputs."""
 

@@ -12,6 +12,7 @@ examples counts the noise of the estimates too.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -145,17 +146,19 @@ def importance_estimates(
     rows, drawn = torch.arange(len(batch), device=model.device), 0  # rows: the R examples that are still sampled
     proposal, prior = _proposal(model, batch, given), model.prior()
     q, weights = proposal(rows), [ImportanceWeights(len(batch), model.device) for _ in targets]
-    fastest, observed = samples_at_once(model, q.event_shape[-1]), batch.modalities
+    fastest, values = samples_at_once(model, q.event_shape[-1]), Batch(batch.modalities, observed=batch.observed)
     if batch.mask is not None:  # absent values may have no density
-        has = {name: batch.mask[..., model.columns[name].slice].any(dim=1) for name in observed}
-        observed = {name: zero_where_absent(x, has[name]) for name, x in observed.items()}
+        has = {name: batch.mask[..., model.columns[name].slice].any(dim=1) for name in values.modalities}
+        values.modalities = {name: zero_where_absent(x, has[name]) for name, x in values.modalities.items()}
     while drawn < n_samples and len(rows):
         k = min(at_once or max(1, fastest // len(rows)), n_samples - drawn)
         z = q.sample((k,))  # (k, R, D)
-        values = {name: x[rows] for name, x in observed.items()}
+        part = values[rows]
         log_p = {}  # (k, R, n), n = 1 unless it is a set
-        for name, p in model.decode(z, scored, values).items():
-            log_p[name] = log_prob(name, p, values[name], leading=2).reshape(k, len(rows), -1)
+        for name, p in model.decode(z, scored, part.modalities).items():
+            observed = part.observed.get(name)
+            of_elements = log_prob(name, p, part.modalities[name], leading=2, observed=observed)
+            log_p[name] = of_elements.reshape(k, len(rows), -1)
         log_ratio = prior.log_prob(z) - q.log_prob(z)  # (k, R)
         for target, target_weights in zip(targets, weights, strict=True):
             selected = target[rows]  # (R, M)
@@ -187,8 +190,8 @@ def _proposal(model: MultimodalVAE, batch: Batch, given: Sequence[str] | Tensor)
         rows (R,) -> their distribution, batch shape (R,); the encoders have run already.
     """
     if isinstance(given, Tensor):
-        given = model.observe(Batch(batch.modalities, given)).mask  # refuses what is no mask
-        batch = Batch(batch.modalities, given if batch.mask is None else given & batch.mask)
+        given = model.observe(replace(batch, mask=given)).mask  # refuses what is no mask
+        batch = replace(batch, mask=given if batch.mask is None else given & batch.mask)
     elif given:
         batch = batch.only(given, model.columns)
     else:
@@ -201,7 +204,7 @@ def _proposal(model: MultimodalVAE, batch: Batch, given: Sequence[str] | Tensor)
 def _mask(model: MultimodalVAE, batch: Batch, target: Sequence[str] | Tensor) -> Tensor:
     """A target as a mask over the model's modalities and elements, (B, M)."""
     if isinstance(target, Tensor):
-        target = model.observe(Batch(batch.modalities, target)).mask
+        target = model.observe(replace(batch, mask=target)).mask
         lacking = batch.mask is not None and bool((target & ~model.scorable(batch.mask)).any())
         selects = "a target's mask selects modalities that an example lacks, or whose decoder sees one that it lacks"
         require(not lacking, f"{selects}: give target & model.scorable(batch.mask)")

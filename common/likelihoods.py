@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical, Distribution, Independent, Laplace, Normal
 
@@ -192,14 +193,16 @@ class BinaryLikelihood(nn.Module):
         return p.mode
 
 
-def log_prob(name: str, p: Distribution, x: Tensor, leading: int) -> Tensor:
+def log_prob(name: str, p: Distribution, x: Tensor, leading: int, observed: Tensor | None = None) -> Tensor:
     """Log-probability of a modality's values (B, ...) under p(x_m|z), nats.
 
     Args:
         leading: the number of dimensions of p before an example's own, (..., B).
+        observed: which values count, (B, ...) bool; None: all.
 
     Raises:
-        InputError: an example does not have the shape that the decoder gives, and would be broadcast.
+        InputError: an example does not have the shape that the decoder gives, and would be broadcast; and see
+            `log_prob_of_observed`.
     """
     shape = (p.batch_shape + p.event_shape)[leading:]
     if x.shape[1:] != shape:
@@ -207,7 +210,27 @@ def log_prob(name: str, p: Distribution, x: Tensor, leading: int) -> Tensor:
             f"{name} has values of shape {tuple(x.shape)}, which its decoder does not give: it gives (B, "
             f"{', '.join(map(str, shape))}), reshape the values"
         )
-    return p.log_prob(x)
+    return log_prob_of_observed(name, p, x, observed)
+
+
+def log_prob_of_observed(name: str, p: Distribution, x: Tensor, observed: Tensor | None) -> Tensor:
+    """Log-probability under p of the values x that are observed; args as for `log_prob`, that broadcast with p.
+
+    Raises:
+        InputError: only some values of an example are observed, and its values are not independent.
+    """
+    if observed is None:
+        return p.log_prob(x)
+    if isinstance(p, DensityOfOutput):
+        log_p = p.log_density(p.output, x.expand_as(p.output))
+    elif isinstance(p, Independent) and not p.base_dist.event_shape:
+        log_p = p.base_dist.log_prob(x)
+    else:
+        raise InputError(
+            f"{name} lacks some of its values, and {type(p).__name__} has no density of the others alone: mask these "
+            "examples, or give the values independent likelihoods"
+        )
+    return summed(torch.where(observed, log_p, 0), len(p.event_shape))
 
 
 class GroupedLikelihood(nn.ModuleDict):

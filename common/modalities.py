@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from common.data.batches import Batch, Columns, columns_of
+from common.data.batches import Columns, columns_of
 from common.encoders_decoders import StackedDecoder, zero_where_absent
 from common.errors import require
 
@@ -163,15 +163,17 @@ def n_elements(encoder: nn.Module | None) -> int | None:
     return getattr(encoder, "n_elements", None)
 
 
-def stack_values(names: tuple[str, ...], batch: Batch, modalities: Mapping[str, Modality]) -> Tensor:
-    """The values of modalities of one shape, (B, n, ...), with zeros where one is absent."""
-    like = next(batch.modalities[name] for name in names if name in batch.modalities)
-    values = []
+def stack_values(
+    names: tuple[str, ...], values: Mapping[str, Tensor], mask: Tensor | None, modalities: Mapping[str, Modality]
+) -> Tensor:
+    """The values {name: (B, ...)} of modalities of one shape, (B, n, ...), with zeros where one is absent."""
+    like = next(values[name] for name in names if name in values)
+    stacked = []
     for name in names:
-        x = batch.modalities.get(name)
+        x = values.get(name)
         if x is None:
             x = torch.zeros_like(like)
-        elif batch.mask is not None:
-            x = zero_where_absent(x, modalities[name].present(batch.mask))
-        values.append(x)
-    return torch.stack(values, dim=1)
+        elif mask is not None:
+            x = zero_where_absent(x, modalities[name].present(mask))
+        stacked.append(x)
+    return torch.stack(stacked, dim=1)

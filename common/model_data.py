@@ -7,16 +7,20 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from common.data.batches import Examples, n_columns
+from common.data.batches import Examples, is_missing, n_columns
 from common.errors import require
 from common.likelihoods import BernoulliLikelihood, BinaryLikelihood, CategoricalLikelihood, LocationScaleLikelihood
 from common.multimodal_vae import MultimodalVAE
+from common.progress import print_once
 
 ROWS_AT_ONCE = 10_000  # whose values are checked
 
 
 def modelled(config: object, data: Examples, model: MultimodalVAE) -> Examples:
     """The data's modalities that the model has, checked before a training on them.
+
+    Examples that lack all values of a modality (`is_missing`) lack it. Those that lack some are counted on the standard
+    error, since the others are scored.
 
     Raises:
         InputError: the data lack one of the model's, or have values that it cannot take; a mask's columns are not the
@@ -35,14 +39,41 @@ def modelled(config: object, data: Examples, model: MultimodalVAE) -> Examples:
         require(len(shape) > 1 and shape[-1] == n, size)
     selected = replace(replace(data, mask=None).only(model.modalities), mask=data.mask)
     check_values(selected, model)
-    return selected
+    return _look_for_missing(selected, model)
+
+
+def _look_for_missing(examples: Examples, model: MultimodalVAE) -> Examples:
+    """The same examples, with a mask without the modalities that lack all values, and with `incomplete`."""
+    sources = {name: name for name in examples.modalities}
+    sources |= {name: source for name, (source, _) in examples.derived.items()}
+    mask, incomplete = examples.mask, []
+    for name, source in sources.items():
+        x, columns = examples.modalities[source], model.columns[name]
+        if x.dtype in (torch.uint8, torch.bool):
+            continue
+        dims = 1 if columns.n_elements is None else 2
+        parts = (is_missing(part).reshape(*part.shape[:dims], -1) for part in x.split(ROWS_AT_ONCE))
+        absent, lacking = map(torch.cat, zip(*((part.all(-1), part.any(-1)) for part in parts), strict=True))
+        if examples.rows:
+            absent, lacking = absent[examples.rows[source]], lacking[examples.rows[source]]
+        if absent.any():
+            shape = absent.shape[: absent.dim() + 1 - dims]
+            mask = absent.new_ones(*shape, n_columns(model.columns)) if mask is None else mask.clone()
+            columns.of(mask).masked_fill_(absent, False)
+        present = ~absent if mask is None else columns.of(mask)
+        n = int((present & lacking).reshape(len(examples), -1).any(-1).sum())
+        if n:
+            incomplete.append(name)
+            print_once(f"{n:,} of {len(examples):,} examples lack some values of {name}: the others are scored")
+    return replace(examples, mask=mask, incomplete=tuple(incomplete))
 
 
 def check_present(examples: Examples, model: MultimodalVAE) -> None:
-    """Raise InputError for a mask that leaves a modality out of all examples, as one with False for present does."""
+    """Raise InputError for a modality that no example has, as with a mask that has False for present."""
     if examples.mask is not None:
         nowhere = [name for name, column in model.columns.items() if not column.of(examples.mask).any()]
-        require(not nowhere, f"the mask leaves {', '.join(nowhere)} out of all examples: True is for what is present")
+        remedy = "True in a mask is for what is present, NaN and -1 are for what is missing"
+        require(not nowhere, f"no example has {', '.join(nowhere)}: {remedy}")
 
 
 def check_values(examples: Examples, model: MultimodalVAE) -> None:
@@ -61,8 +92,8 @@ def check_values(examples: Examples, model: MultimodalVAE) -> None:
         if x.dtype in (torch.uint8, torch.bool):
             continue
         floats = x.is_floating_point()
-        what, wrong = ("NaN or infinity", lambda x: ~x.isfinite()) if floats else ("a negative number", lambda x: x < 0)
-        _require_none(wrong, what, name, examples, model, "Examples(..., mask=mask) tells what is absent, False there")
+        if floats:
+            _require_none(torch.isinf, "infinity", name, examples, model, "NaN says that a value is missing")
         if isinstance(likelihood, CategoricalLikelihood) and p is not None:
             last = p.logits.shape[-1] - 1
             remedy = f"its decoder gives the classes 0 to {last}: count classes from 0, or give the decoder more"

@@ -27,7 +27,8 @@ class MultimodalVAE(nn.Module):
             several modalities, x_1, x_2 -> parameters, has their names joined by commas. A network with `n_elements` =
             n (`common.encoders_decoders.SharedNetwork`) encodes a set of n like elements, each with an expert, each
             free to be absent: x (N, n, ...) -> parameters (N, n, D). With n names it encodes n modalities of the same
-            shape; it gets (N, n, ...).
+            shape; it gets (N, n, ...). A missing value is 0. A network with `takes_observed` gets, after the values,
+            which of them are there (`common.encoders_decoders.WithMissing`).
         variational_strategy: fuses the experts' parameters, (M, B, D): one for each encoder, for a set each element.
         variational_posterior: parameters -> q(z|x_S).
         decoder: {name: network}, z (N, D) -> parameters of p(x_m|z), (N, ...), for a set (N, n, ...). A network
@@ -158,11 +159,16 @@ class MultimodalVAE(nn.Module):
         self, network: nn.Module, names: tuple[str, ...], n: int | None, batch: Batch
     ) -> tuple[Tensor, ...]:
         """The parameters that one network gives, (1, B, D) each, for n elements (n, B, D)."""
+        batches = [batch.modalities]
+        if getattr(network, "takes_observed", False):
+            batches.append({name: batch.observed_values(name) for name in batch.modalities})
         if n:
-            x = batch.modalities[names[0]] if len(names) == 1 else stack_values(names, batch, self.modality)
-            params = tuple(p.movedim(1, 0) for p in expert_params(network, x))
+            xs = [
+                x[names[0]] if len(names) == 1 else stack_values(names, x, batch.mask, self.modality) for x in batches
+            ]
+            params = tuple(p.movedim(1, 0) for p in expert_params(network, *xs))
         else:
-            xs = [batch.modalities[name] for name in names]
+            xs = [x[name] for x in batches for name in names]
             if batch.mask is None:
                 params = expert_params(network, *xs)
             else:

@@ -1,6 +1,7 @@
 """MultiVae's methods that take samples and give losses, and the forms of inputs that all its methods take."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch.distributions import Distribution
 from common.data.batches import Batch
 from common.data.records import Record
 from common.experts import mixture_log_prob
+from common.likelihoods import log_prob_of_observed
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.importance import bound
 from multivae_api.config import MMVAEConfig
@@ -40,7 +42,7 @@ class LossesOfSamples(MultimodalVAE):
         present = self.present(batch)
         check_masks(masks, {name: tuple(x.shape) for name, x in present.items()})
         mask = torch.stack([x & masks.get(name, x).bool() for name, x in present.items()], dim=1)
-        return Batch(batch.modalities, None if mask.all() else mask)
+        return replace(batch, mask=None if mask.all() else mask)
 
     def present(self, batch: Batch) -> dict[str, Tensor]:
         """Which examples have each modality, {name: (B,) bool}."""
@@ -93,7 +95,8 @@ class LossesOfSamples(MultimodalVAE):
             lws[source] = self.model_config.beta * (self.prior().log_prob(z) - log_q)
             for name, p in self.likelihood(reconstructions[source]).items():
                 if name in batch.modalities:
-                    log_p = p.log_prob(batch.modalities[name])
+                    observed = batch.observed.get(name)
+                    log_p = log_prob_of_observed(name, p, batch.modalities[name], observed)
                     lws[source] = lws[source] + self.weights[name] * torch.where(present[name], log_p, 0)
         return lws
 

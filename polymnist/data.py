@@ -3,6 +3,7 @@
 import re
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -188,7 +189,7 @@ def with_missing(examples: Examples, ratio: float, keep_incomplete: bool) -> Exa
     kept = [torch.bernoulli(torch.full((n,), 1 - ratio if m else 1.0), generator=g) for m, g in enumerate(drawn)]
     mask = torch.stack(kept, dim=1).bool()
     if keep_incomplete:
-        return Examples(examples.modalities, mask=mask)
+        return replace(examples, mask=mask)
     complete = mask.all(dim=1)
     require(
         bool(complete.any()), f"--missing {ratio} leaves none of {n} examples complete: leave --no-keep-incomplete out"

@@ -63,10 +63,12 @@ class Step:
     def capturable(self, examples: Examples) -> bool:
         """Whether all batches of the same size need the same operations, so that one graph serves them.
 
-        They do not with batch norm and absent modalities: batch norm runs only on the rows that have the modality.
+        They do not with batch norm and absent modalities: batch norm runs only on the rows that have the modality. They
+        do not if nobody knows which modalities lack values (`Examples.incomplete`): each batch is then looked at.
         """
         same_rows = examples.mask is None or not has_batch_norm(self.objective)
-        return same_rows and self.objective.same_operations and processes.world_size() == 1
+        is_known = examples.incomplete is not None
+        return same_rows and is_known and self.objective.same_operations and processes.world_size() == 1
 
 
 def sum_gradients(parameters: Sequence[nn.Parameter]) -> None:

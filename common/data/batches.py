@@ -60,20 +60,30 @@ class Batch:
         there are no such rows.
     every_row: run the networks on every row, even where the modality is absent, so that all batches take the same
         operations, as a CUDA graph requires.
+    observed: {name: (B, ...) bool} of the modalities that lack some of their values, True where a value is there; a
+        value that is not there is 0. Other modalities have all their values. None: nobody has looked (see `observe`).
     """
 
     modalities: dict[str, Tensor]
     mask: Tensor | None = None
     joint_only: Tensor | None = None
     every_row: bool = False
+    observed: Mapping[str, Tensor] | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.modalities.values())))
 
-    def __getitem__(self, rows: slice) -> "Batch":
-        modalities = {name: x[rows] for name, x in self.modalities.items()}
+    def __getitem__(self, rows: slice | Tensor) -> "Batch":
+        modalities, observed = (
+            x and {name: x[rows] for name, x in x.items()} for x in (self.modalities, self.observed)
+        )
         mask, joint_only = (None if x is None else x[rows] for x in (self.mask, self.joint_only))
-        return Batch(modalities, mask, joint_only, self.every_row)
+        return Batch(modalities, mask, joint_only, self.every_row, observed)
+
+    def observed_values(self, name: str) -> Tensor:
+        """Which values of a modality are there, (B, ...) bool."""
+        x = self.modalities[name]
+        return self.observed[name] if name in (self.observed or ()) else torch.ones_like(x, dtype=torch.bool)
 
     def only(self, given: Sequence[str], columns: Mapping[str, Columns]) -> "Batch":
         """The same examples with only the given modalities.
@@ -97,12 +107,17 @@ class Batch:
         return replace(self, modalities={name: self.modalities[name] for name in given}, mask=mask)
 
 
+def is_missing(x: Tensor) -> Tensor:
+    """Which values of a modality are missing, (...) bool: NaN, or negative integers."""
+    return x.isnan() if x.is_floating_point() else x < 0
+
+
 def observe(inputs: Mapping[str, Tensor] | Sequence[Tensor] | Tensor | Batch, columns: Mapping[str, Columns]) -> Batch:
     """Turn inputs into a Batch. This is the one place where absence becomes a mask.
 
-    A modality that is left out of the inputs is absent from all examples. An example lacks a modality, or an element of
-    a set, whose values hold a NaN (floats) or a negative number (integers). The caller's tensors are not changed. A
-    Batch keeps its own mask.
+    A modality is absent from all examples if the inputs leave it out. An example lacks a modality, or an element of a
+    set, if all its values are missing (`is_missing`). If only some are, it has the modality, and `Batch.observed` says
+    which values are there. The caller's tensors are not changed. What the mask of a Batch leaves out stays absent.
 
     Args:
         inputs: {name: (B, ...)}; tensors in a list are modalities "0", "1", ...; a single tensor is modality "0".
@@ -112,8 +127,28 @@ def observe(inputs: Mapping[str, Tensor] | Sequence[Tensor] | Tensor | Batch, co
         InputError: no modality, an unknown one, values that are not tensors, modalities of different lengths, or a set
             of another size.
     """
-    if isinstance(inputs, Batch):
-        return _complete(inputs, columns)
+    batch = inputs if isinstance(inputs, Batch) else Batch(_by_name(inputs, columns))
+    check_known(batch.modalities, columns)
+    if batch.mask is not None:
+        n, shape = n_columns(columns), tuple(batch.mask.shape)
+        fits = batch.mask.dtype == torch.bool and shape == (len(batch), n)
+        require(fits, f"a mask must be bool of shape ({len(batch)}, {n}) (got {batch.mask.dtype} of {shape})")
+    if batch.observed is None:
+        batch = _without_missing(batch, columns)
+    if not all(name in batch.modalities for name in columns):
+        batch = batch.only(tuple(batch.modalities), columns)
+    if batch.mask is None:
+        return batch
+    filled = dict(batch.modalities)
+    for name, x in batch.modalities.items():
+        if columns[name].n_elements is not None:  # a set's network sees absent elements too
+            present = columns[name].of(batch.mask)  # (B, n)
+            filled[name] = x.masked_fill(~present.view(*present.shape, *[1] * (x.dim() - 2)), 0)
+    return replace(batch, modalities=filled)
+
+
+def _by_name(inputs: Mapping[str, Tensor] | Sequence[Tensor] | Tensor, columns: Mapping[str, Columns]) -> dict:
+    """The inputs of `observe` as {name: (B, ...)}, in the model's order; errors as there."""
     if isinstance(inputs, Tensor):
         inputs = [inputs]
     if isinstance(inputs, list | tuple):
@@ -126,39 +161,30 @@ def observe(inputs: Mapping[str, Tensor] | Sequence[Tensor] | Tensor | Batch, co
     scalars = [name for name, x in inputs.items() if x.dim() == 0]
     require(not scalars, f"modalities need a dimension of examples, (B, ...); these have none: {', '.join(scalars)}")
     require(_n_rows(inputs) > 0, "the batch is empty: give at least one example")
-    first = next(iter(inputs.values()))
-    filled, mask = {}, torch.zeros(len(first), n_columns(columns), dtype=torch.bool, device=first.device)  # (B, M)
-    for name in (name for name in columns if name in inputs):
-        x = inputs[name]
-        missing = x.isnan() if x.is_floating_point() else x < 0
-        filled[name] = x.masked_fill(missing, 0) if missing.any() else x
-        present = columns[name].of(mask)  # (B,), for a set (B, n)
-        n = present.shape[-1]
-        require(
-            x.shape[: present.dim()] == present.shape,
-            f"{name} is a set of {n} elements and needs the shape (B, {n}, ...) (got {tuple(x.shape)})",
-        )
-        present.copy_(~missing.reshape(*present.shape, -1).any(dim=-1))
-    return Batch(filled, None if mask.all() else mask)
+    for name, x in inputs.items():
+        n = columns[name].n_elements
+        needed = f"{name} is a set of {n} elements and needs the shape (B, {n}, ...) (got {tuple(x.shape)})"
+        require(n is None or x.shape[1:2] == (n,), needed)
+    return {name: inputs[name] for name in columns if name in inputs}
 
 
-def _complete(batch: Batch, columns: Mapping[str, Columns]) -> Batch:
-    """Mask the modalities that a batch leaves out, and set the absent elements of sets to zero."""
-    check_known(batch.modalities, columns)
-    if batch.mask is not None:
-        n, shape = n_columns(columns), tuple(batch.mask.shape)
-        fits = batch.mask.dtype == torch.bool and shape == (len(batch), n)
-        require(fits, f"a mask must be bool of shape ({len(batch)}, {n}) (got {batch.mask.dtype} of {shape})")
-    if not all(name in batch.modalities for name in columns):
-        batch = batch.only(tuple(batch.modalities), columns)
-    if batch.mask is None:
-        return batch
-    filled = dict(batch.modalities)
+def _without_missing(batch: Batch, columns: Mapping[str, Columns]) -> Batch:
+    """Put 0 in the place of missing values, and say where: in the mask, and in `observed`."""
+    modalities, observed, mask = dict(batch.modalities), {}, batch.mask
     for name, x in batch.modalities.items():
-        if columns[name].n_elements is not None:  # a set's network sees absent elements too
-            present = columns[name].of(batch.mask)  # (B, n)
-            filled[name] = x.masked_fill(~present.view(*present.shape, *[1] * (x.dim() - 2)), 0)
-    return replace(batch, modalities=filled)
+        missing = is_missing(x)
+        if not missing.any():
+            continue
+        modalities[name] = x.masked_fill(missing, 0)
+        mask = missing.new_ones(len(batch), n_columns(columns)) if mask is None else mask.clone()  # (B, M)
+        present = columns[name].of(mask)  # (B,), for a set (B, n)
+        values = ~missing.reshape(*present.shape, -1)
+        present &= values.any(dim=-1)
+        if not values[present].all():
+            observed[name] = ~missing
+    if batch.mask is None and mask is not None and mask.all():
+        mask = None
+    return replace(batch, modalities=modalities, mask=mask, observed=observed)
 
 
 def check_known(names: Iterable[str], columns: Collection[str]) -> None:
@@ -192,6 +218,8 @@ class Examples:
     joint_only: (R,) or (R, G) bool, see Batch.
     derived: {name: (source, function)}, modalities that are computed from the source modality's batch, (B, ...) float,
         whenever a batch is made. One with its source's name replaces it.
+    incomplete: the modalities that lack some of their values (`is_missing`) in examples that have the modality; None:
+        nobody has looked, and `observe` looks at each batch. `common.model_data.modelled` looks at all examples.
 
     Raises:
         InputError: modalities that are no tensors or of different lengths, or a mask that is not bool or does not fit.
@@ -202,6 +230,7 @@ class Examples:
     mask: Tensor | None = None
     joint_only: Tensor | None = None
     derived: Mapping[str, tuple[str, Callable[[Tensor], Tensor]]] = field(default_factory=dict)
+    incomplete: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         _check_tensors(self.modalities)
@@ -231,7 +260,12 @@ class Examples:
         values = {name: x.float() / 255 if x.dtype == torch.uint8 else x for name, x in values.items()}
         values |= {name: make(values[source]) for name, (source, make) in self.derived.items()}
         mask = None if self.mask is None else self.mask[index].flatten(0, -2)
-        return Batch(values, mask, None if self.joint_only is None else self.joint_only[index].flatten())
+        joint_only = None if self.joint_only is None else self.joint_only[index].flatten()
+        if self.incomplete is None:
+            return Batch(values, mask, joint_only)
+        observed = {name: ~is_missing(values[name]) for name in self.incomplete if name in values}
+        values |= {name: values[name].masked_fill(~there, 0) for name, there in observed.items()}
+        return Batch(values, mask, joint_only, observed=observed)
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """Yield the examples in batches; the last may be smaller."""

@@ -87,4 +87,4 @@ def unpair(examples: Examples, fraction: float, seed: int, unimodal: bool = True
     joint_only = mask.all(dim=-1)
     if examples.mask is not None:
         mask &= examples.mask[rows]
-    return Examples(examples.modalities, by_name, mask, joint_only, examples.derived)
+    return replace(examples, rows=by_name, mask=mask, joint_only=joint_only)

@@ -9,7 +9,7 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from common.data.batches import Batch
 from common.encoders_decoders import has_batch_norm, outputs, zero_where_absent
-from common.likelihoods import log_prob
+from common.likelihoods import log_prob, log_prob_of_observed
 from common.modalities import stack_values
 from common.multimodal_vae import MultimodalVAE
 from common.subsets import on_device
@@ -120,7 +120,8 @@ class Decoder:
             return self._summed(name, self._log_prob(name, z, self._values(name)))
         if self.batch.every_row:
             present = scored.any(dim=-1).flatten(0, -2).any(dim=0)  # (B,)
-            values = {n: zero_where_absent(x, present) for n, x in self._values(name).items()}
+            values = self._values(name)
+            values.modalities = {n: zero_where_absent(x, present) for n, x in values.modalities.items()}
             return self._summed(name, self._log_prob(name, z, values), scored)
         rows = scored.any(dim=-1).nonzero(as_tuple=True)  # each (N,)
         log_p = z.new_zeros(z.shape[:-1])
@@ -130,7 +131,7 @@ class Decoder:
 
     def of_rows(self, name: str, z: Tensor, examples: Tensor, scored: Tensor | None) -> Tensor:
         """log p(x_m|z) at z (N, D), each of one of the examples, (N,), where it is scored, (N, n): (N,)."""
-        values = {n: x[examples] for n, x in self._values(name).items()}
+        values = self._values(name)[examples]
         return self._summed(name, self._log_prob(name, z.unsqueeze(0), values), scored).squeeze(0)
 
     def _summed(self, name: str, log_p: Tensor, scored: Tensor | None = None) -> Tensor:
@@ -140,10 +141,11 @@ class Decoder:
             log_p = torch.where(scored if is_set else scored.squeeze(-1), log_p, 0)
         return log_p.sum(dim=-1) if is_set else log_p
 
-    def _values(self, name: str) -> dict[str, Tensor]:
-        """The values of a modality and of those that its decoder is given."""
-        seen = (name, *self.model.modality[name].given)
-        return {name: x for name, x in self.batch.modalities.items() if name in seen}
+    def _values(self, name: str) -> Batch:
+        """The values of a modality and of those that its decoder is given, without a mask."""
+        seen, observed = (name, *self.model.modality[name].given), self.batch.observed or {}
+        values = {other: x for other, x in self.batch.modalities.items() if other in seen}
+        return Batch(values, observed={name: observed[name]} if name in observed else {})
 
     def _has_batch_norm(self, name: str) -> bool:
         """Whether the statistics of batch norm in a modality's decoder are those of the batch."""
@@ -152,17 +154,18 @@ class Decoder:
             self._with_batch_norm[name] = self.model.training and has_batch_norm(network)
         return self._with_batch_norm[name]
 
-    def _log_prob(self, name: str, z: Tensor, values: Mapping[str, Tensor]) -> Tensor:
-        """log p of z (..., B, D) and values (B, ...): (..., B), for a set (..., B, n); a few samples at a time."""
+    def _log_prob(self, name: str, z: Tensor, values: Batch) -> Tensor:
+        """log p of a modality's values at z (..., B, D): (..., B), for a set (..., B, n); a few samples at a time."""
         flat, by_examples = z.flatten(0, -3), []  # (L, B, D)
         n_samples = flat[..., 0].numel()
         undivided = n_samples <= FEW or self._has_batch_norm(name)
         at_once = n_samples if undivided else samples_at_once(self.model, z.shape[-1])
         n = min(flat.shape[1], max(1, at_once // len(flat)))
         for rows in split(flat.shape[1], n):
-            part = {name: x[rows] for name, x in values.items()}
-            decoded = (self.model.decode(x, [name], part)[name] for x in flat[:, rows].split(max(1, at_once // n)))
-            by_examples.append(torch.cat([log_prob(name, p, part[name], leading=2) for p in decoded]))
+            part = values[rows]
+            x, given, observed = part.modalities[name], part.modalities, part.observed.get(name)
+            decoded = (self.model.decode(zs, [name], given)[name] for zs in flat[:, rows].split(max(1, at_once // n)))
+            by_examples.append(torch.cat([log_prob(name, p, x, leading=2, observed=observed) for p in decoded]))
         return torch.cat(by_examples, dim=1).unflatten(0, z.shape[:-2])
 
     def _of_stack(self, z_of: Mapping[str, Tensor], scored: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
@@ -173,13 +176,22 @@ class Decoder:
         filler = next(iter(z_of.values()))[:1]
         rows = [z_of.get(name, filler) for name in names]
         rows = torch.stack([torch.cat([x, x[:1].expand(n_terms - len(x), *x.shape[1:])]) for x in rows])
-        x = stack_values(names, self.batch, self.model.modality).movedim(1, 0)  # (n, B)
-        x = x.view(len(names), *[1] * (rows.dim() - 3), *x.shape[1:])
+        x = self._stacked(names, self.batch.modalities, rows.dim())
         out = outputs(self.model.decoder[decoder.key], rows.flatten(1, -2)).movedim(1, 0)  # (n, N, ...)
         p = self.model.likelihood[names[0]](out.reshape(*rows.shape[:-1], *out.shape[2:]))
-        by_name = zip(names, p.log_prob(x).unbind(), strict=True)  # at once: the gradient of log_p[i] is as large
+        observed = None
+        if self.batch.observed:
+            there = {name: self.batch.observed_values(name) for name in names if name in self.batch.modalities}
+            observed = self._stacked(names, there, rows.dim())
+        log_p = log_prob_of_observed(", ".join(names), p, x, observed)
+        by_name = zip(names, log_p.unbind(), strict=True)  # at once: the gradient of log_p[i] is as large
         log_p = {name: x[: len(z_of[name])] for name, x in by_name if name in z_of}
         return {name: self._summed(name, x, scored[name]) for name, x in log_p.items()}
+
+    def _stacked(self, names: tuple[str, ...], values: Mapping[str, Tensor], n_dims: int) -> Tensor:
+        """The values {name: (B, ...)} of a stack's modalities, (n, 1, ..., 1, B, ...), for z (n, T, ..., B, D)."""
+        x = stack_values(names, values, self.batch.mask, self.model.modality).movedim(1, 0)  # (n, B)
+        return x.view(len(names), *[1] * (n_dims - 3), *x.shape[1:])
 
 
 def split(n: int, at_once: int) -> Iterator[slice]:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from common.execution.decoder import Decoder
+from common.likelihoods import log_prob_of_observed
 
 
 class PlainDecoder(Decoder):
@@ -23,6 +24,7 @@ class PlainDecoder(Decoder):
                     scored = scored & terms[t, columns].to(z.device)
                 if scored.any():
                     given = self.batch.modalities
-                    density = self.model.decode(z_t, [name], given)[name].log_prob(given[name])
+                    p, observed = self.model.decode(z_t, [name], given)[name], (self.batch.observed or {}).get(name)
+                    density = log_prob_of_observed(name, p, given[name], observed)
                     log_p[name][t] = torch.where(scored, density.reshape(scored.shape), 0).sum(dim=-1)
         return log_p

@@ -66,7 +66,7 @@ def example(n=4, missing=True):
     x = torch.rand(n, N, SIZE, dtype=torch.float64)
     if missing:
         x[0, 1], x[1, :3], x[2] = torch.nan, torch.nan, torch.nan
-        x[3, 4, 1] = torch.nan
+        x[3, 4] = torch.nan
     return x
 
 

@@ -23,9 +23,9 @@ MODEL = SimpleNamespace(
 
 
 def data(mask=None, rows=None):
-    """Row 1 of a, and the element 0 of row 2 of the set s, are NaN."""
+    """Row 1 of a, and the element 0 of row 2 of the set s, are infinite."""
     a, s = torch.zeros(4, 3), torch.zeros(4, 2, 3)
-    a[1, 2] = s[2, 0, 1] = torch.nan
+    a[1, 2] = s[2, 0, 1] = torch.inf
     return Examples({"a": a, "s": s}, rows, mask)
 
 
@@ -34,14 +34,14 @@ def test_elements_that_a_mask_leaves_out_may_hold_anything():
     mask[1, 0] = mask[2, 1] = False  # a of example 1, the first element of example 2
     assert modelled(None, data(mask), MODEL).mask is mask
     mask[2] = torch.tensor([True, True, False])  # the other element in its place
-    with pytest.raises(InputError, match="s has NaN or infinity in 1 of 4 examples"):
+    with pytest.raises(InputError, match="s has infinity in 1 of 4 examples"):
         modelled(None, data(mask), MODEL)
 
 
 def test_only_the_rows_that_examples_take_count():
     whole = torch.tensor([0, 3, 3])
     assert len(modelled(None, data(rows={"a": whole, "s": whole}), MODEL)) == 3
-    with pytest.raises(InputError, match="a has NaN or infinity in 2 of 3 examples"):
+    with pytest.raises(InputError, match="a has infinity in 2 of 3 examples"):
         modelled(None, data(rows={"a": torch.tensor([1, 0, 1]), "s": whole}), MODEL)
 
 
@@ -73,5 +73,5 @@ def test_a_mask_of_another_shape_or_without_a_modality_is_refused():
         modelled(None, data(torch.ones(4, dtype=torch.bool)), MODEL)
     mask = torch.ones(4, 3, dtype=torch.bool)
     mask[:, 0] = False
-    with pytest.raises(InputError, match="the mask leaves a out of all examples: True is for what is present"):
+    with pytest.raises(InputError, match="no example has a: True in a mask is for what is present"):
         check_present(data(mask), MODEL)

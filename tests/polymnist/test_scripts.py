@@ -117,7 +117,7 @@ def test_a_step_that_is_captured_looks_at_no_value_and_copies_none(model, device
     images = {name: torch.rand(3, 3, 28, 28, device=device) for name in ("m0", "m1", "m2")}
     some = torch.tensor([[True, True, True], [True, False, True], [True, False, False]])
     for mask in (None, some) if MODELS[model].unpaired else (None,):
-        batch = Batch(images, None if mask is None else mask.to(device), every_row=True)
+        batch = Batch(images, None if mask is None else mask.to(device), every_row=True, observed={})
         with NoConstants():
             objective.backward(batch, 0.5, 3)
 

@@ -54,7 +54,7 @@ def test_data_that_are_not_finite_are_named(tmp_path):
     data = load_mnist("train", data_config("", demo=True, limit=60))
     data.modalities["image"] = data.modalities["image"].float()
     data.modalities["image"][7, 0, 3, 3] = torch.inf
-    with pytest.raises(InputError, match="image has NaN or infinity in 1 of 60 examples: Ex"):
+    with pytest.raises(InputError, match="image has infinity in 1 of 60 examples: NaN says"):
         run(config(tmp_path, valid=0), mnist_train.experiment()._replace(load=lambda *_: data))
 
 

@@ -22,6 +22,7 @@ from celeba.attributes import ATTRIBUTES
 from common.data import Batch, Examples
 from common.execution import devices
 from common.execution.cuda_graphs import CapturedStep
+from common.model_data import modelled
 from common.models import MultimodalVAE
 from common.objectives import DregIwaeElbo, MvaeElbo, Objective
 from cub.captions import END, PADDING
@@ -227,7 +228,7 @@ def our_turn(name: str, device: torch.device = CPU, precision: str = "fp32") -> 
     objective = experiment.objective(model)
     optimizer = torch.optim.Adam(objective.parameters(), lr=1e-3, amsgrad=experiment.amsgrad, fused=True)
     step, meter, n = Step(objective, optimizer), Meter(), experiment.batch_size
-    examples = experiment.examples(n_steps(name, device) * n).to(device)
+    examples = modelled(None, experiment.examples(n_steps(name, device) * n), model).to(device)
     if device.type == "cuda" and step.capturable(examples):
         step = CapturedStep(step, optimizer)
 

@@ -51,12 +51,14 @@ def test_labels_are_left_out_and_derived_modalities_stay():
 
 
 def test_absence_becomes_a_mask_and_callers_tensors_stay():
-    a, b = torch.tensor([[1.0, torch.nan], [2.0, 3.0]]), torch.tensor([4, -1])
+    a, b = torch.tensor([[torch.nan, torch.nan], [2.0, 3.0], [1.0, torch.nan]]), torch.tensor([4, -1, 2])
     batch = observe({"a": a, "b": b}, columns_of(dict.fromkeys("abc")))
-    assert batch.mask.tolist() == [[False, True, False], [True, False, False]]
-    assert batch.modalities["a"].isfinite().all()
-    assert a.isnan().sum() == 1 and b.tolist() == [4, -1]
-    assert observe({"a": a[1:], "b": b[:1]}, columns_of(dict.fromkeys("ab"))).mask is None
+    assert batch.mask.tolist() == [[False, True, False], [True, False, False], [True, True, False]]
+    assert batch.modalities["a"].tolist() == [[0, 0], [2, 3], [1, 0]]
+    assert batch.observed["a"][1:].tolist() == [[True, True], [True, False]] and list(batch.observed) == ["a"]
+    assert a.isnan().sum() == 3 and b.tolist() == [4, -1, 2]
+    assert observe(batch, columns_of(dict.fromkeys("abc"))).observed is batch.observed
+    assert observe({"a": a[1:2], "b": b[:1]}, columns_of(dict.fromkeys("ab"))).mask is None
 
 
 @pytest.mark.parametrize(

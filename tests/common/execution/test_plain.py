@@ -70,10 +70,13 @@ def test_objectives_of_a_fusion(fusion):
 @pytest.mark.parametrize("share", PATTERNS.values(), ids=PATTERNS)
 @pytest.mark.parametrize("objective", [MvaeElbo, MmvaeElbo, IwaeElbo, DregIwaeElbo])
 @pytest.mark.parametrize("layout", ["set", "stack", "joint decoder", "given"])
-def test_layouts_of_networks_and_masks(layout, objective, share):
+@pytest.mark.parametrize("missing", [False, True])
+def test_layouts_of_networks_and_masks(layout, objective, share, missing):
     model, x, names = model_with(layout, "moe" if objective in (MmvaeElbo, DregIwaeElbo) else "poe")
     mask = torch.rand(B, N) <= share
     mask[0] = True
+    if missing:
+        x = {name: values.masked_fill(torch.rand(values.shape) < 0.4, torch.nan) for name, values in x.items()}
     options = {"K": 3} if objective in (IwaeElbo, DregIwaeElbo) else {}
     agree(lambda: objective(model, weights=dict.fromkeys(names, 2.0), **options), model, Batch(x, mask))
 

@@ -248,7 +248,7 @@ def test_a_step_that_is_captured_looks_at_no_value(objective, monkeypatch):
     batch = Batch(inputs, torch.ones(5, 2, dtype=torch.bool, device="meta"))
     with pytest.raises(RuntimeError, match="meta tensors"):
         goal.backward(batch, 1.0, 5)
-    goal.backward(replace(batch, every_row=True), 1.0, 5)
+    goal.backward(replace(batch, every_row=True, observed={}), 1.0, 5)
 
 
 @pytest.mark.parametrize("objective", [TelboElbo, JmvaeElbo])

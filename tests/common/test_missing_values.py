@@ -1,0 +1,218 @@
+"""Modalities that lack some of their values: what is scored, what encoders see, and exact posteriors."""
+
+import itertools
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Bernoulli, Categorical, Independent, Laplace, MultivariateNormal, Normal
+
+from common.data import Batch, Examples
+from common.data.splits import unpair
+from common.encoders_decoders import SharedNetwork, SplitLinearLayer, WithMissing
+from common.errors import InputError
+from common.estimators import importance_estimates, log_marginal
+from common.likelihoods import (
+    BernoulliLikelihood,
+    CategoricalLikelihood,
+    FunctionLikelihood,
+    GroupedLikelihood,
+    LaplaceLikelihood,
+    SphericalGaussianLikelihood,
+    log_prob,
+)
+from common.model_data import check_present, modelled
+from common.models import VAE
+from common.objectives import IwaeElbo, MvaeElbo, StandardElbo
+from mnist.model import build
+
+W = {"a": torch.tensor([1.0, -0.5, 2.0]).double(), "b": torch.tensor([0.3, -1.5]).double()}
+SHIFT, SCALE = 0.2, 0.7
+PATTERNS = torch.tensor(list(itertools.product([True, False], repeat=5)))  # (32, 5), which cells are there
+
+
+class Exact(nn.Module):
+    """Values beside which of them are there, (N, 2 d) -> the Gaussian in z that their likelihood is."""
+
+    def __init__(self, w):
+        super().__init__()
+        self.w = w
+
+    def forward(self, x):
+        values, observed = x.chunk(2, dim=1)
+        precision = (observed * self.w.square()).sum(dim=1, keepdim=True) / SCALE**2
+        return (observed * self.w * (values - SHIFT)).sum(dim=1, keepdim=True) / SCALE**2 / precision, -precision.log()
+
+
+class Linear(nn.Module):
+    def __init__(self, w):
+        super().__init__()
+        self.w = nn.Parameter(w.clone())
+
+    def forward(self, z):
+        return z * self.w + SHIFT
+
+
+def exact_model():
+    encoder, decoder = ({name: make(w) for name, w in W.items()} for make in (lambda w: WithMissing(Exact(w)), Linear))
+    return VAE("poe", encoder, decoder, GroupedLikelihood(**{m: SphericalGaussianLikelihood(SCALE) for m in W}), 1)
+
+
+def incomplete():
+    """An example of each pattern of missing cells, and the same cells in one tensor, (32, 5)."""
+    x = torch.randn(32, 5, dtype=torch.float64)
+    with_nan = x.masked_fill(~PATTERNS, torch.nan)
+    return {"a": with_nan[:, :3], "b": with_nan[:, 3:]}, x
+
+
+def test_every_pattern_of_missing_cells_has_its_posterior_and_its_log_likelihood():
+    model, (inputs, x), w = exact_model().double(), incomplete(), torch.cat(list(W.values()))
+    precision = 1 + (PATTERNS * w.square()).sum(dim=1) / SCALE**2
+    mean = (PATTERNS * w * (x - SHIFT)).sum(dim=1) / SCALE**2 / precision
+    q = model.posterior(inputs)
+    torch.testing.assert_close(q.mean.squeeze(1), mean)
+    torch.testing.assert_close(q.variance.squeeze(1), 1 / precision)
+
+    covariance = w[:, None] * w + SCALE**2 * torch.eye(5)
+    expected = [
+        MultivariateNormal(torch.full((len(i),), SHIFT).double(), covariance[i][:, i]).log_prob(row[i]) if len(i) else 0
+        for row, i in zip(x, (p.nonzero().squeeze(1) for p in PATTERNS), strict=True)
+    ]
+    expected = torch.tensor(expected)
+    has_both = PATTERNS[:, :3].any(dim=1) & PATTERNS[:, 3:].any(dim=1)
+    both = {name: values[has_both] for name, values in inputs.items()}
+    torch.testing.assert_close(log_marginal(model, both, ("a", "b"), n_samples=3), expected[has_both])
+    for batch in (inputs, Batch(inputs), Examples(inputs)[:], modelled(None, Examples(inputs), model)[:]):
+        torch.testing.assert_close(IwaeElbo(model, K=3).bound(batch).value, expected)
+    given_a = importance_estimates(model, Batch(both), [("a", "b")], ("a",), 20_000)[0].value
+    torch.testing.assert_close(given_a.mean(), expected[has_both].mean(), rtol=0, atol=0.05)
+
+    filled = model.reconstruct(both)
+    torch.testing.assert_close(filled["a"], mean[has_both, None] * W["a"] + SHIFT)
+
+
+def test_a_cell_that_every_example_lacks_has_no_gradient():
+    model, (inputs, _) = exact_model().double(), incomplete()
+    inputs["a"][:, 1] = torch.nan
+    for objective in (StandardElbo(model), MvaeElbo(model), IwaeElbo(model, K=2)):
+        model.zero_grad()
+        objective.backward(inputs, 1.0, 32)
+        gradient = model.decoder["a"].w.grad
+        assert gradient[1] == 0 and (gradient[[0, 2]] != 0).all()
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "output", "x", "of_values"),
+    [
+        (BernoulliLikelihood(2), torch.randn(4, 3, 2), torch.rand(4, 3, 2), lambda o: Bernoulli(logits=o)),
+        (LaplaceLikelihood(0.3, 2), torch.randn(4, 3, 2), torch.rand(4, 3, 2), lambda o: Laplace(o, 0.3)),
+        (SphericalGaussianLikelihood(0.3, 2), torch.randn(4, 3, 2), torch.rand(4, 3, 2), lambda o: Normal(o, 0.3)),
+        (
+            CategoricalLikelihood(2),
+            torch.randn(4, 3, 2, 5),
+            torch.randint(5, (4, 3, 2)),
+            lambda o: Categorical(logits=o),
+        ),
+        (
+            FunctionLikelihood(lambda o, x: -(o - x).abs(), 2),
+            *(torch.randn(4, 3, 2), torch.rand(4, 3, 2)),
+            lambda o: SimpleNamespace(log_prob=lambda x: -(o - x).abs()),
+        ),
+    ],
+)
+def test_independent_values_count_where_they_are_there(likelihood, output, x, of_values):
+    observed = torch.rand(4, 3, 2) < 0.5
+    p = of_values(output)
+    if hasattr(p, "_validate_args"):
+        p._validate_args = False
+    expected = (p.log_prob(x) * observed).sum(dim=(1, 2))
+    torch.testing.assert_close(log_prob("a", likelihood(output), x, 1, observed), expected)
+
+
+@pytest.mark.parametrize(
+    "p",
+    [
+        MultivariateNormal(torch.zeros(4, 3), torch.eye(3)),
+        Independent(MultivariateNormal(torch.zeros(4, 2, 3), torch.eye(3)), 1),
+    ],
+)
+def test_values_that_depend_on_each_other_are_refused(p):
+    x = torch.zeros(p.batch_shape + p.event_shape)
+    with pytest.raises(
+        InputError, match=r"a lacks some of its values, and \w+ has no density of the others alone: mask"
+    ):
+        log_prob("a", p, x, 1, torch.ones_like(x).bool())
+
+
+class Seen(nn.Module):
+    """Remembers what it is given."""
+
+    def forward(self, *inputs):
+        self.inputs = inputs
+        return inputs[0].flatten(1)[:, :2], inputs[0].flatten(1)[:, 2:4]
+
+
+def test_what_encoders_see():
+    plain, asks, several = Seen(), Seen(), Seen()
+    encoder = {"a": plain, "b": WithMissing(asks), "a,b": WithMissing(several)}
+    decoder = {name: nn.Linear(2, 4) for name in "ab"}
+    model = VAE("joint", encoder, decoder, GroupedLikelihood(**{m: SphericalGaussianLikelihood(1.0) for m in "ab"}), 2)
+    a, b = torch.arange(1.0, 13).view(3, 4), torch.arange(1.0, 13).view(3, 4)
+    a[0, 1] = b[1, 0] = torch.nan
+    a[2] = torch.nan
+    model.posterior({"a": a, "b": b})
+    assert plain.inputs[0].tolist() == [[1, 0, 3, 4], [5, 6, 7, 8]]
+    assert asks.inputs[0].tolist() == [[*b[0], 1, 1, 1, 1], [0, *b[1, 1:], 0, 1, 1, 1], [*b[2], 1, 1, 1, 1]]
+    assert [x.shape for x in several.inputs] == [(2, 8), (2, 8)]
+    assert several.inputs[0].tolist() == [[1, 0, 3, 4, 1, 0, 1, 1], [5, 6, 7, 8, 1, 1, 1, 1]]
+
+    image = torch.rand(2, 3, 5, 5)
+    assert WithMissing(nn.Conv2d(6, 4, 3))(image, image > 0.5).shape == (2, 4, 3, 3)
+    of_set = WithMissing(SharedNetwork(4, nn.Linear(6, 8), SplitLinearLayer(8, (2, 2))))
+    assert of_set.n_elements == 4 and of_set(torch.rand(5, 4, 3), torch.ones(5, 4, 3).bool())[0].shape == (5, 4, 2)
+
+
+def test_examples_know_what_they_lack(capsys):
+    """An image lacks a pixel, a text all, a text with a mask a character; the uint8 images of MNIST never do."""
+    model = build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian"))
+    image, text = torch.rand(5, 1, 28, 28), torch.tensor([3, -1, 2, 0, 1])
+    image[0, 0, 3, 4], image[2] = torch.nan, torch.nan
+    examples = modelled(None, Examples({"image": image, "text": text}), model)
+    assert examples.mask.tolist() == [[True, True], [True, False], [False, True], [True, True], [True, True]]
+    assert examples.incomplete == ("image",)
+    assert "1 of 5 examples lack some values of image: the others are scored" in capsys.readouterr().err
+    batch, seen = examples[:2], model.observe({"image": image[:2], "text": text[:2]})
+    assert batch.modalities["image"][0, 0, 3, 4] == 0 and list(batch.observed) == ["image"]
+    assert torch.equal(batch.observed["image"], seen.observed["image"]) and torch.equal(batch.mask, seen.mask)
+    for i in (0, 1):
+        torch.manual_seed(0)
+        value = StandardElbo(model).bound(batch[[i]]).value
+        torch.manual_seed(0)
+        torch.testing.assert_close(StandardElbo(model).bound(seen[[i]]).value, value)
+
+    rows = unpair(examples, 0.5, seed=0)
+    assert rows.incomplete == ("image",) and not rows.mask[2, -2:, 0].any()
+    rows = torch.tensor([[0, 2], [3, 4], [3, 0]])
+    paired = modelled(None, Examples({"image": image, "text": text.abs()}, {"image": rows, "text": rows}), model)
+    assert paired.mask[..., 0].tolist() == [[True, False], [True, True], [True, True]] and paired.mask[..., 1].all()
+    assert paired.incomplete == ("image",)
+
+    bytes_of = modelled(None, Examples({"image": (image.nan_to_num() * 255).byte(), "text": text.abs()}), model)
+    assert bytes_of.incomplete == () and bytes_of.mask is None
+    darker = modelled(
+        None, Examples({"image": image, "text": text}, derived={"image": ("image", lambda x: x / 2)}), model
+    )
+    assert darker.incomplete == ("image",) and darker[:].modalities["image"].isfinite()[[0, 1, 3, 4]].all()
+    with pytest.raises(InputError, match="no example has image: True in a mask is for what is present, NaN and -1 are"):
+        check_present(modelled(None, Examples({"image": image * torch.nan, "text": text}), model), model)
+
+
+def test_a_captured_step_does_not_look_for_what_is_missing():
+    model = build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian")).to("meta")
+    image, mask = torch.rand(5, 1, 28, 28, device="meta"), torch.ones(5, 2, dtype=torch.bool, device="meta")
+    values = {"image": image, "text": torch.zeros(5, dtype=torch.int64, device="meta")}
+    for incomplete in ((), ("image",)):
+        batch = Examples(values, mask=mask, incomplete=incomplete)[:]
+        batch.every_row = True
+        MvaeElbo(model).backward(batch, 1.0, 5)
