@@ -18,6 +18,11 @@ from torch.distributions import Bernoulli, Categorical, Distribution, Independen
 from common.errors import InputError, require
 
 
+def in_float32(output: Tensor) -> Tensor:
+    """A decoder's output in float32 where it is in half precision: squares and sums would leave float16's range."""
+    return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
+
+
 class IndependentLogits(Independent):
     """Independent discrete variables with the logits of their base distribution."""
 
@@ -43,7 +48,7 @@ class BernoulliLikelihood(nn.Module):
     def forward(self, logits: Tensor) -> IndependentLogits:
         """Logits (..., *event) -> p(x|z), batch shape (...), event shape (*event)."""
         # no validation: it would refuse intensities between 0 and 1, which the papers score
-        return IndependentLogits(Bernoulli(logits=logits, validate_args=False), self.event_dims)
+        return IndependentLogits(Bernoulli(logits=in_float32(logits), validate_args=False), self.event_dims)
 
     def point(self, p: Distribution) -> Tensor:
         """The mean, (..., *event)."""
@@ -90,6 +95,7 @@ class LocationScaleLikelihood(nn.Module):
 
     def forward(self, loc: Tensor) -> SameScale:
         """Locations (..., *event) -> p(x|z), batch shape (...), event shape (*event)."""
+        loc = in_float32(loc)
         scale = loc.new_full((), self.scale)  # torch would copy a plain number to the GPU, which no CUDA graph can hold
         return SameScale(self.family(loc, scale, validate_args=False), self.event_dims)
 
@@ -156,7 +162,7 @@ class CategoricalLikelihood(nn.Module):
 
     def forward(self, logits: Tensor) -> Categorical | IndependentLogits:
         """Logits (..., *event, C) -> p(x|z), batch shape (...), event shape (*event)."""
-        p = Categorical(logits=logits, validate_args=False)
+        p = Categorical(logits=in_float32(logits), validate_args=False)
         return IndependentLogits(p, self.event_dims) if self.event_dims else p
 
     def point(self, p: Distribution) -> Tensor:
@@ -184,13 +190,25 @@ class Binary(Bernoulli):
 class BinaryLikelihood(nn.Module):
     """A binary variable, from its logit (...); values are int64 (...), 0 or 1. Range: any logit."""
 
+    event_dims = 0
+
     def forward(self, logits: Tensor) -> Binary:
         """Logits (...) -> p(x|z), batch shape (...)."""
-        return Binary(logits=logits, validate_args=False)
+        return Binary(logits=in_float32(logits), validate_args=False)
 
     def point(self, p: Binary) -> Tensor:
         """The mode, int64 (...)."""
         return p.mode
+
+
+def check_shape(name: str, x: Tensor, p: Distribution, leading: int) -> None:
+    """Raise InputError for values (B, ...) of another shape than p(x_m|z), (*leading dimensions, ...), has."""
+    shape = (p.batch_shape + p.event_shape)[leading:]
+    if x.shape[1:] != shape:
+        raise InputError(
+            f"{name} has values of shape {tuple(x.shape)}, which its decoder does not give: it gives (B, "
+            f"{', '.join(map(str, shape))}), reshape the values"
+        )
 
 
 def log_prob(name: str, p: Distribution, x: Tensor, leading: int, observed: Tensor | None = None) -> Tensor:
@@ -201,15 +219,9 @@ def log_prob(name: str, p: Distribution, x: Tensor, leading: int, observed: Tens
         observed: which values count, (B, ...) bool; None: all.
 
     Raises:
-        InputError: an example does not have the shape that the decoder gives, and would be broadcast; and see
-            `log_prob_of_observed`.
+        InputError: see `check_shape`, without which the values would be broadcast, and `log_prob_of_observed`.
     """
-    shape = (p.batch_shape + p.event_shape)[leading:]
-    if x.shape[1:] != shape:
-        raise InputError(
-            f"{name} has values of shape {tuple(x.shape)}, which its decoder does not give: it gives (B, "
-            f"{', '.join(map(str, shape))}), reshape the values"
-        )
+    check_shape(name, x, p, leading)
     return log_prob_of_observed(name, p, x, observed)
 
 
@@ -231,6 +243,61 @@ def log_prob_of_observed(name: str, p: Distribution, x: Tensor, observed: Tensor
             "examples, or give the values independent likelihoods"
         )
     return summed(torch.where(observed, log_p, 0), len(p.event_shape))
+
+
+def check_type(
+    name: str, x: Tensor, likelihood: nn.Module | None, dtype: torch.dtype, takes_bytes: bool = False
+) -> None:
+    """Raise InputError for a type of values that the likelihood, or a model with parameters of a type, cannot take.
+
+    Args:
+        takes_bytes: whether uint8 becomes floats first, as in `Examples`.
+    """
+    floats, is_bytes = x.is_floating_point(), x.dtype in (torch.uint8, torch.bool)
+    is_class = isinstance(likelihood, CategoricalLikelihood | BinaryLikelihood)
+    no_class = f"{name} is {x.dtype}, which is no class: convert it with .long(), classes count from 0"
+    require(not is_class or not (floats or is_bytes), no_class)
+    is_number = isinstance(likelihood, BernoulliLikelihood | LocationScaleLikelihood)
+    scaled = takes_bytes and x.dtype == torch.uint8
+    kinds, convert = ("floats or uint8", "") if takes_bytes else ("floats", ", pixels of uint8 with / 255")
+    no_number = f"{name} is {x.dtype}, and its likelihood takes {kinds}: convert it with .to({dtype}){convert}"
+    require(not is_number or floats or scaled, no_number)
+    require(not floats or x.dtype == dtype, f"{name} is {x.dtype}, and the model {dtype}: convert it with .to({dtype})")
+
+
+def outside_unit_interval(x: Tensor) -> Tensor:
+    """Which values (...) a Bernoulli likelihood has no density of, (...) bool."""
+    return (x < 0) | (x > 1)
+
+
+def check_dims(name: str, x: Tensor, likelihood: nn.Module, is_set: bool) -> None:
+    """Raise InputError for values (B, ...), or (B, n, ...) of a set, with another number of dimensions than an event.
+
+    A likelihood would give several numbers for each example, and an encoder of classes several posteriors.
+    """
+    event_dims, n = getattr(likelihood, "event_dims", None), x.dim() - 1 - is_set
+    takes = f"its likelihood takes {event_dims} dimensions for each {'element' if is_set else 'example'}"
+    takes += ", a class being no one-hot" if isinstance(likelihood, CategoricalLikelihood) else ""
+    remedy = f"reshape them, or give the likelihood event_dims={n}"
+    require(event_dims in (None, n), f"{name} has values of shape {tuple(x.shape)}, and {takes}: {remedy}")
+
+
+def check_range(name: str, x: Tensor, likelihood: nn.Module, present: Tensor | None) -> None:
+    """Raise InputError for values (B, ...) outside [0, 1] under a Bernoulli, where they are present, (B,) or (B, n)."""
+    if isinstance(likelihood, BernoulliLikelihood):
+        outside = outside_unit_interval(x)
+        if present is not None:
+            outside = outside.reshape(*present.shape, -1).any(dim=-1) & present
+        scaled = "scale them, those of uint8 with / 255"
+        require(not outside.any(), f"{name} has values outside [0, 1], and its likelihood is Bernoulli: {scaled}")
+
+
+def check_class(name: str, x: Tensor, likelihood: nn.Module, p: Distribution) -> None:
+    """Raise InputError for classes x (...) that a categorical p(x_m|z) does not have."""
+    if isinstance(likelihood, CategoricalLikelihood):
+        last = p.logits.shape[-1] - 1
+        decoded = f"{name} has the class {int(x.max())}, its decoder gives the classes 0 to {last}"
+        require(int(x.max()) <= last, f"{decoded}: count classes from 0, or give the decoder more")
 
 
 class GroupedLikelihood(nn.ModuleDict):

@@ -4,12 +4,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch import Tensor
 
 from common.data.batches import Examples, is_missing, n_columns
 from common.errors import require
-from common.likelihoods import BernoulliLikelihood, BinaryLikelihood, CategoricalLikelihood, LocationScaleLikelihood
+from common.likelihoods import BernoulliLikelihood, CategoricalLikelihood, check_type, outside_unit_interval
 from common.multimodal_vae import MultimodalVAE
 from common.progress import print_once
 
@@ -79,9 +78,9 @@ def check_present(examples: Examples, model: MultimodalVAE) -> None:
 def check_values(examples: Examples, model: MultimodalVAE) -> None:
     """Raise InputError for values of a type, shape or range that the model cannot take, where the mask is True."""
     for name in (name for name in model.modalities if name in examples.modalities):
-        likelihood, p = dict(model.likelihood.items()).get(name), _decoded(model, name)
+        likelihood, p = dict(model.likelihood.items()).get(name), model.decoded_once(name)
         x, is_set = examples.modalities[name], model.columns[name].n_elements is not None
-        _check_type(name, x, likelihood, next(model.parameters()).dtype)
+        check_type(name, x, likelihood, next(model.parameters()).dtype, takes_bytes=True)
         if p is not None:
             n, row = x.dim() - 1 - is_set, "element" if is_set else "example"
             number = f"the log-density of {name} must be one number for each {row}, which has {n} dimensions"
@@ -100,32 +99,7 @@ def check_values(examples: Examples, model: MultimodalVAE) -> None:
             _require_none(lambda x, last=last: x > last, f"a class above {last}", name, examples, model, remedy)
         if floats and isinstance(likelihood, BernoulliLikelihood):
             remedy = "scale them, or give uint8, which becomes [0, 1]"
-            _require_none(lambda x: (x < 0) | (x > 1), "values outside [0, 1]", name, examples, model, remedy)
-
-
-def _check_type(name: str, x: Tensor, likelihood: nn.Module | None, dtype: torch.dtype) -> None:
-    """Raise InputError for a type of values that the likelihood, or a model with parameters of a type, cannot take."""
-    floats, is_image = x.is_floating_point(), x.dtype == torch.uint8
-    is_class = isinstance(likelihood, CategoricalLikelihood | BinaryLikelihood)
-    no_class = f"{name} is {x.dtype}, which is no class: convert it with .long(), classes count from 0"
-    require(not is_class or not (floats or is_image), no_class)
-    is_number = isinstance(likelihood, BernoulliLikelihood | LocationScaleLikelihood)
-    no_number = f"{name} is {x.dtype}, and its likelihood takes floats or uint8: convert it with .to({dtype})"
-    require(not is_number or floats or is_image, no_number)
-    require(not floats or x.dtype == dtype, f"{name} is {x.dtype}, and the model {dtype}: convert it with .to({dtype})")
-
-
-@torch.no_grad()
-def _decoded(model: MultimodalVAE, name: str) -> Distribution | None:
-    """p(x_m|z) for one z, batch shape (1,), or (1, n) for a set; None where there is none without a condition."""
-    if name not in model.modelled or model.modality[name].given:
-        return None
-    training = model.training
-    model.eval()  # batch norm refuses a batch of one in training
-    with torch.compiler.set_stance("force_eager"):  # compiling for one row would take long and slow down other rows
-        p = model.decode(next(model.parameters()).new_zeros(1, model.latent_dim), (name,))[name]
-    model.train(training)
-    return p
+            _require_none(outside_unit_interval, "values outside [0, 1]", name, examples, model, remedy)
 
 
 def _require_none(

@@ -10,7 +10,7 @@ from common.data.batches import Batch, n_columns, observe
 from common.distributions.base import LatentDistribution
 from common.encoders_decoders import expert_params, expert_params_where, outputs
 from common.errors import InputError, require
-from common.likelihoods import GroupedLikelihood
+from common.likelihoods import GroupedLikelihood, check_class, check_dims, check_range, check_shape, check_type
 from common.modalities import DecoderRecord, Modality, decoder_records, modalities_of, n_elements, stack_values
 from common.private_latents import with_auxiliary, with_private
 
@@ -119,8 +119,22 @@ class MultimodalVAE(nn.Module):
         yield from self.decoder.values()
 
     def observe(self, inputs: Mapping[str, Tensor] | Sequence[Tensor] | Tensor | Batch) -> Batch:
-        """The inputs as a Batch of the model's modalities (`common.data.observe`)."""
-        return observe(inputs, self.columns)
+        """The inputs as a Batch of the model's modalities (`common.data.observe`).
+
+        Raises:
+            InputError: see there; and values of a type or range that the likelihood has no density of. A Batch that
+                somebody has looked at, `Batch.observed`, is taken as it is.
+        """
+        batch = observe(inputs, self.columns)
+        if isinstance(inputs, Batch) and inputs.observed is not None:
+            return batch
+        dtype = next(self.parameters()).dtype
+        for name in (name for name in batch.modalities if name in self.likelihood):
+            x, present = batch.modalities[name], None if batch.mask is None else self.columns[name].of(batch.mask)
+            check_type(name, x, self.likelihood[name], dtype)
+            check_dims(name, x, self.likelihood[name], self.modality[name].is_set)
+            check_range(name, x, self.likelihood[name], present)
+        return batch
 
     def scorable(self, mask: Tensor) -> Tensor:
         """Which modalities are present together with what their decoders see beside z: (B, M), from a mask (B, M)."""
@@ -141,8 +155,13 @@ class MultimodalVAE(nn.Module):
         for key, network in self.encoder.items():
             names, n = self._seen[key]
             given = [name in batch.modalities for name in names]
-            if any(given) if n else all(given):
+            if not (any(given) if n else all(given)):
+                continue
+            try:
                 experts[key] = self._experts_of(network, names, n, batch)
+            except (RuntimeError, ValueError, IndexError):  # of torch, which speaks of matrices
+                self._check_fit(batch)
+                raise
         known = "; ".join(self.encoder)
         if not experts:
             named = ", ".join(batch.modalities)
@@ -178,6 +197,14 @@ class MultimodalVAE(nn.Module):
         if not self.private:
             return params
         return tuple(self.modality[names[0]].spread(p, self.latent_dim) for p in params)
+
+    def _check_fit(self, batch: Batch) -> None:
+        """Raise InputError for values of another shape than a modality's decoder gives, or classes beyond its."""
+        for name, x in batch.modalities.items():
+            p = self.decoded_once(name)
+            if p is not None:
+                check_shape(name, x, p, leading=1)
+                check_class(name, x, self.likelihood[name], p)
 
     def fuse(
         self, params: tuple[Tensor, ...], mask: Tensor | None = None, encoded: Tensor | None = None
@@ -284,7 +311,10 @@ class MultimodalVAE(nn.Module):
         self, z: Tensor, names: Sequence[str], given: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
         """What the decoders of the named modalities give, {name: (..., *output)}, for z (..., D); see `decode`."""
-        decoded, given = {}, given or {}
+        decoded, given, latents = {}, given or {}, z.shape[-1]
+        require(
+            self.latent_dim in (1, latents), f"z has {latents} latents, the model {self.latent_dim}: make them equal"
+        )
         for name in names:
             if name not in decoded:
                 decoded |= self._decode_together(z, self._decoder_of(name, given), given)
@@ -311,6 +341,18 @@ class MultimodalVAE(nn.Module):
         elif isinstance(flat, Tensor):
             flat = flat.unbind(1)
         return {n: x.reshape(*shape, *x.shape[1:]) for n, x in zip(decoder.models, flat, strict=True)}
+
+    @torch.no_grad()
+    def decoded_once(self, name: str) -> Distribution | None:
+        """p(x_m|z) for one z, batch shape (1,), or (1, n) for a set; None where there is none without a condition."""
+        if name not in self.modelled or self.modality[name].given:
+            return None
+        training = self.training
+        self.eval()  # batch norm refuses a batch of one in training
+        with torch.compiler.set_stance("force_eager"):  # compiling for one row would take long and slow down other rows
+            p = self.decode(next(self.parameters()).new_zeros(1, self.latent_dim), (name,))[name]
+        self.train(training)
+        return p
 
     @torch.no_grad()
     def generate(self, n: int, latents: Distribution | None = None) -> dict[str, Tensor]:

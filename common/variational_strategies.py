@@ -16,6 +16,7 @@ class Strategy(nn.Module):
     per_latent = True  # a latent's parameters come only from the experts' parameters of that latent
     fuses_every_subset = True  # there is a q(z|x_S) of every subset S
     takes_joint_encoders = False  # an encoder may see several modalities
+    is_mixture = False  # it gives the components of a mixture
     needs_standard_prior = False  # q(z|x_S) holds p(z) as N(0, I), for vmf experts as the uniform distribution
 
     def conditional(self, fused: tuple[Tensor, ...], mask: Tensor | None) -> tuple[Tensor, ...]:
@@ -204,6 +205,8 @@ class JointFlowsStrategy(Strategy):
 class MoeStrategy(Strategy):
     """The equally weighted mixture of the present experts, of any family (MMVAE, Shi et al. 2019, arXiv 1911.03393)."""
 
+    is_mixture = True
+
     def forward(self, params: tuple[Tensor, ...], mask: Tensor | None = None) -> tuple[Tensor, ...]:
         """Parameters, each (M, B, D), and a mask (..., B, M) -> logits (..., B, M), the parameters (..., B, M, D)."""
         return _equally_weighted(mask, *(p.movedim(0, -2) for p in params))
@@ -220,7 +223,7 @@ class MopoeStrategy(Strategy):
         product: the strategy that fuses one subset, by default the Gaussian product.
     """
 
-    needs_standard_prior = True
+    is_mixture = needs_standard_prior = True
 
     def __init__(self, product: nn.Module | None = None) -> None:
         super().__init__()

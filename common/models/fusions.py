@@ -204,7 +204,7 @@ def VAE(
     """The model with a fusion and a posterior family.
 
     Args:
-        fusion: a name in FUSIONS, or a strategy whose posterior is not a mixture.
+        fusion: a name in FUSIONS, or a strategy.
         encoder, decoder, likelihood, weights, private: see `MultimodalVAE`.
         latent_dim: D, private latents included.
         posterior: a family, or a name in FAMILIES.
@@ -219,18 +219,18 @@ def VAE(
     family = FAMILIES[posterior] if isinstance(posterior, str) else posterior
     private = private or {}
     latents = Latents(n_shared_latents(latent_dim, private), {name: private.get(name, 0) for name in encoder})
-    strategy, variational_posterior, auxiliary = fusion, family.posterior(latents.sizes), None
+    strategy, variational_posterior, auxiliary, record = fusion, family.posterior(latents.sizes), None, None
     if isinstance(fusion, str):
         check_fusion(fusion, family)
         record = FUSIONS[fusion]
         own_network = f"the fusion {fusion} has its own network: give VAE the strategy, not its name"
         require(record.strategy is not None, own_network)
         strategy = record.strategy(family, tuple(encoder))
-        if record.posterior:
-            variational_posterior = record.posterior(variational_posterior, latents, encoder)
-        elif record.is_mixture:
-            variational_posterior = MixturePosterior(variational_posterior)
         auxiliary = family.prior(latents.sizes, True) if record.auxiliary else None
+    if record and record.posterior:
+        variational_posterior = record.posterior(variational_posterior, latents, encoder)
+    elif strategy.is_mixture:
+        variational_posterior = MixturePosterior(variational_posterior)
     return MultimodalVAE(
         encoder=encoder,
         variational_strategy=strategy,

@@ -81,3 +81,15 @@ def test_a_function_of_output_and_value_is_summed_over_the_event(event_dims):
 def test_scales_are_positive(scale):
     with pytest.raises(InputError, match=f"a likelihood's scale must be positive and finite, it is {scale}"):
         LaplaceLikelihood(scale)
+
+
+@pytest.mark.parametrize("family", [Normal, Laplace])
+def test_densities_of_outputs_in_half_precision_are_float32(family):
+    loc, x = torch.linspace(-2, 2, 3000).half(), torch.linspace(-2, 2.1, 3000).half()
+    expected = family(loc.double(), 0.01).log_prob(x.double()).sum()
+    found = LocationScaleLikelihood(family, 0.01)(loc).log_prob(x)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=0)
+    logits = torch.tensor([-30.0, 40.0]).half()
+    assert BernoulliLikelihood()(logits).log_prob(torch.ones(2)).item() == pytest.approx(-30)
+    assert CategoricalLikelihood()(logits).log_prob(torch.tensor(0)).item() == pytest.approx(-70)

@@ -18,6 +18,7 @@ MODEL = SimpleNamespace(
     modelled=(),
     columns=columns_of({"a": None, "s": 2}),
     likelihood={},
+    decoded_once=lambda name: None,
     parameters=lambda: iter([torch.zeros(1)]),
 )
 

@@ -170,7 +170,7 @@ def test_encoders_of_other_shapes_are_refused(encoder, options, message):
 
 
 def test_values_without_a_dimension_of_examples_are_refused():
-    with pytest.raises(InputError, match=r"a tuple of parameters \(B, D\), not \[\(4,\), \(4,\)\]: SplitLinearLayer"):
+    with pytest.raises(InputError, match=r"a has values of shape \(3,\), and its likelihood takes 1 dimensions"):
         VAE("poe", **pieces()).posterior({"a": torch.randn(3)})
 
 
@@ -189,10 +189,11 @@ def test_values_are_not_broadcast_over_examples(name):
     other = inputs | {name: inputs[name].unsqueeze(1)}
     z = torch.randn(1, 3, 4)
     assert Decoder(model, model.observe(inputs))(z)[name].shape == (1, 3)
+    looked_at = Batch(other, observed={})
     with pytest.raises(InputError, match=f"{name} has values of shape .* which its decoder does not give"):
-        Decoder(model, model.observe(other))(z)
+        Decoder(model, looked_at)(z)
     with pytest.raises(InputError, match=f"{name} has values of shape .*, reshape the values"):
-        log_marginal(model, other, (name,), ("image",) if name == "text" else ("text",), n_samples=3)
+        log_marginal(model, looked_at, (name,), ("image",) if name == "text" else ("text",), n_samples=3)
 
 
 def test_targets_and_masks_are_checked():

@@ -1,0 +1,119 @@
+"""Values that a model cannot take, given to it directly: one line that names the modality."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from common.data import Batch, Examples
+from common.encoders_decoders import SplitLinearLayer
+from common.errors import InputError
+from common.estimators import log_marginal
+from common.likelihoods import CategoricalLikelihood, GroupedLikelihood, SphericalGaussianLikelihood
+from common.models import VAE
+from common.objectives import IwaeElbo, MvaeElbo
+from common.variational_strategies import MoeStrategy, MopoeStrategy
+from mnist.model import build
+
+MODEL = build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian")).eval()
+IMAGE, TEXT = torch.rand(3, 1, 28, 28), torch.tensor([1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("image", "text", "message"),
+    [
+        (
+            torch.rand(3, 1, 32, 32),
+            TEXT,
+            r"image has values of shape \(3, 1, 32, 32\), which its decoder does not give: it gives \(B, 1, 28, 28\)",
+        ),
+        (
+            IMAGE[:, 0],
+            TEXT,
+            r"image has values of shape \(3, 28, 28\), and its likelihood takes 3 dimensions for each ex",
+        ),
+        (
+            IMAGE,
+            torch.tensor([1, 10, 2]),
+            "text has the class 10, its decoder gives the classes 0 to 9: count classes f",
+        ),
+        (IMAGE, nn.functional.one_hot(TEXT, 10), r"text has values of shape \(3, 10\), .* takes 0 dim.*no one-hot"),
+        (
+            IMAGE,
+            nn.functional.one_hot(TEXT, 10).float(),
+            "text is torch.float32, which is no class: convert it with .lo",
+        ),
+        (
+            IMAGE.double(),
+            TEXT,
+            r"image is torch.float64, and the model torch.float32: convert it with .to.torch.float32",
+        ),
+        (IMAGE.half(), TEXT, "image is torch.float16, and the model torch.float32"),
+        (
+            (255 * IMAGE).byte(),
+            TEXT,
+            "image is torch.uint8, and its likelihood takes floats: .* pixels of uint8 with / ",
+        ),
+        (IMAGE > 0.5, TEXT, "image is torch.bool, and its likelihood takes floats"),
+        (IMAGE, TEXT > 1, "text is torch.bool, which is no class: convert it with"),
+        (255 * IMAGE, TEXT, r"image has values outside \[0, 1\], and its likelihood is Bernoulli: scale them"),
+        (2 * IMAGE - 1, TEXT, r"image has values outside \[0, 1\]"),
+    ],
+)
+def test_values_that_do_not_fit_are_named(image, text, message):
+    inputs = {"image": image, "text": text}
+    for use in (
+        MODEL.posterior,
+        MODEL.reconstruct,
+        lambda x: MvaeElbo(MODEL)(x),
+        lambda x: IwaeElbo(MODEL, K=2).backward(Batch(x), 1.0, 3),
+        lambda x: log_marginal(MODEL, x, ("image", "text"), n_samples=2),
+    ):
+        with pytest.raises(InputError, match=message):
+            use(inputs)
+
+
+def test_what_a_mask_leaves_out_may_have_any_value():
+    mask = torch.tensor([[True, True], [False, True], [True, True]])
+    image = IMAGE.clone()
+    image[1] = 200
+    MvaeElbo(MODEL)(Batch({"image": image, "text": TEXT}, mask))
+    with pytest.raises(InputError, match=r"image has values outside \[0, 1\]"):
+        MvaeElbo(MODEL)(Batch({"image": image, "text": TEXT}, ~mask | mask))
+
+
+def test_errors_of_an_encoder_that_takes_the_values_stay_its_own():
+    class Broken(nn.Module):
+        def forward(self, x):
+            raise ValueError("of its own")
+
+    model = build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian"))
+    model.encoder["image"] = Broken()
+    with pytest.raises(ValueError, match="of its own"):
+        model.posterior({"image": IMAGE, "text": TEXT})
+
+
+def test_batches_of_examples_are_looked_at_once(monkeypatch):
+    """Training has looked at all examples; a batch costs nothing more."""
+    batch = Examples({"image": IMAGE, "text": TEXT}, incomplete=())[:]
+    monkeypatch.setattr(torch.Tensor, "any", None)
+    assert MODEL.observe(batch).observed == {}
+
+
+def test_latents_of_another_number_are_refused():
+    with pytest.raises(InputError, match="z has 5 latents, the model 4: make them equal"):
+        MODEL.decode(torch.zeros(2, 5))
+
+
+@pytest.mark.parametrize("strategy", [MoeStrategy, MopoeStrategy])
+def test_a_strategy_of_mixtures_makes_one(strategy):
+    encoder = {name: SplitLinearLayer(3, (2, 2)) for name in "ab"}
+    decoder = {name: nn.Linear(2, 3) for name in "ab"}
+    likelihood = GroupedLikelihood(a=SphericalGaussianLikelihood(1.0), b=CategoricalLikelihood())
+    by_name, given = (
+        VAE(fusion, encoder, decoder, likelihood, 2) for fusion in (strategy.__name__[:-8].lower(), strategy())
+    )
+    x = {"a": torch.rand(5, 3)}
+    assert given.variational_posterior.is_mixture
+    torch.testing.assert_close(given.posterior(x).mean, by_name.posterior(x).mean)
