@@ -12,7 +12,7 @@ from torch import Tensor
 from celeba.attributes import ATTRIBUTES
 from celeba.demo import draw_with_masks, random_attributes
 from common.data import Examples, hold_out, image_caches
-from common.data.files import DataConfig, check_published, download, find, md5_of, read_text, unpack
+from common.data.files import DataConfig, check_published, download, find, inner, md5_of, read_text, unpack
 from common.errors import InputError, brief, require
 from common.io import DOWNLOAD_AGAIN
 
@@ -199,7 +199,7 @@ def _difference(n: str, listed: Sequence[str], names: Sequence[str]) -> str | No
 def _folder(data_dir: Path) -> Path | None:
     """Return the folder of the images, None if there is none."""
     folders = [data_dir / place for place in (IMAGES, f"Img/{IMAGES}", f"celeba/{IMAGES}", AUTHORS_IMAGES)]
-    return next((folder for folder in folders if folder.is_dir()), None)
+    return next((inner(folder) for folder in folders if folder.is_dir()), None)
 
 
 def _lines(data_dir: Path, name: str) -> tuple[Path, list[str]]:

@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 from torch import Tensor, nn
 
 from common.data import arrays
-from common.data.image_caches import Kind, decode
+from common.data.image_caches import Kind, decode, fingerprint
 from common.errors import require
 from common.io import load_tensors, read_json
 from cub.feature_network import N_FEATURES, extractor, features_of
@@ -20,6 +20,7 @@ SPLITS = ("train", "test")
 NETWORK = "cub_resnet101.pth.tar"
 NEAREST_AT_ONCE = 256
 MAKE_THEM = "run features.py with the same --data-dir to compute the features, or add --demo for the demo's birds"
+REMAKE = "delete features_*.* beside it and run features.py again"
 
 
 class Network(TypedDict, total=False):
@@ -59,19 +60,20 @@ class NetworkFile(Struct):
 class FeatureNotes(Struct):
     """What lies beside a split's features, in JSON.
 
-    names: md5 of the names of the images.
+    files: fingerprint of the images.
     network: what makes the features.
     done: number of images.
     """
 
-    names: str
+    files: str
     network: Network
     done: int
 
     @classmethod
-    def of(cls, names: Sequence[str], network: Network) -> "FeatureNotes":
-        """The notes of the features of named images."""
-        return cls(md5_of_lines(names), network, len(names))
+    def of(cls, birds: BirdFiles, split: str, network: Network) -> "FeatureNotes":
+        """The notes of the features of a split's images."""
+        names = birds.names[split]
+        return cls(fingerprint(birds.folder, names, "unpack the photographs again"), network, len(names))
 
 
 class Extractor(NamedTuple):
@@ -90,13 +92,13 @@ def load_features(birds: BirdFiles, split: str, cache_dir: Path) -> Tensor:
     """
     notes, path = read_notes(cache_dir, split), cache_dir / file_name(split)
     same = notes.network == read_notes(cache_dir, SPLITS[0]).network
-    require(same, f"{path} was made by another network than the features of training images: {remedy_for(cache_dir)}")
-    features = arrays.mapped(path, ("<f4",), remedy_for(cache_dir))
-    same = notes == FeatureNotes.of(birds.names[split], notes.network) and features.shape == (notes.done, N_FEATURES)
-    require(same, f"{path} holds features of other images than {birds.folder}: {remedy_for(cache_dir)}")
+    require(same, f"{path} was made by another network than the features of training images: {REMAKE}")
+    features = arrays.mapped(path, ("<f4",), REMAKE)
+    same = notes == FeatureNotes.of(birds, split, notes.network) and features.shape == (notes.done, N_FEATURES)
+    require(same, f"{path} holds features of other images than {birds.folder}: {REMAKE}")
     features = torch.from_numpy(features)
     n_broken = int((~features.isfinite().all(dim=1)).sum())
-    require(n_broken == 0, f"{path} holds values that are not finite, in {n_broken} rows: {remedy_for(cache_dir)}")
+    require(n_broken == 0, f"{path} holds values that are not finite, in {n_broken} rows: {REMAKE}")
     return features
 
 
@@ -150,7 +152,7 @@ def file_name(split: str) -> str:
 def read_notes(cache_dir: Path, split: str) -> FeatureNotes:
     """What the .json file beside a split's features says."""
     path = (cache_dir / file_name(split)).with_suffix(".json")
-    return read_json(path, FeatureNotes, MAKE_THEM if not path.exists() else remedy_for(cache_dir))
+    return read_json(path, FeatureNotes, MAKE_THEM if not path.exists() else REMAKE)
 
 
 def read_network(path: Path, remedy: str) -> NetworkFile:

@@ -31,6 +31,7 @@ from common.io import as_type, load_tensors, locked, save_tensors, write_atomica
 from common.progress import progress_bar
 from cub.feature_files import (
     NETWORK,
+    REMAKE,
     SPLITS,
     Extractor,
     FeatureNotes,
@@ -182,10 +183,10 @@ def _extract(birds: BirdFiles, split: str, folder: Path, resnet: Extractor, netw
         network: description of the network.
     """
     path, names = folder / file_name(split), birds.names[split]
-    notes = FeatureNotes.of(names, network)
+    notes = FeatureNotes.of(birds, split, network)
     if path.with_suffix(".json").exists():
         same = read_notes(folder, split) == notes
-        require(same, f"{path} holds features of other images or of another network: {remedy_for(folder)}")
+        require(same, f"{path} holds features of other images or of another network: {REMAKE}")
         return
     files, image = [birds.folder / name for name in names], partial(decode, kind=Kind(size=resnet.size))
     features, content = [], io.BytesIO()

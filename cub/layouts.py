@@ -4,14 +4,14 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.data.files import read_text
+from common.data.files import inner, read_text
 from common.errors import require
 from common.progress import print_once
 from cub.demo import CAPTIONS
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 AUTHORS = {"train": "text_trainvalclasses.txt", "test": "text_testclasses.txt"}  # one file of captions for each split
-IMAGES_DIR, TEXTS = Path("CUB_200_2011/images"), "text_c10"
+PHOTOGRAPHS, TEXTS = "CUB_200_2011", "text_c10"
 CLASSES = {"train": "trainvalclasses.txt", "test": "testclasses.txt"}
 TEST_EVERY = 4  # without class lists, every fourth captioned class is a test class
 ARCHIVE = "cub.zip"
@@ -57,12 +57,12 @@ def find_birds(data_dir: Path, images_dir: Path | None = None) -> BirdFiles:
         images_dir is None or not images_dir.is_absolute(),
         f"--images-dir {images_dir}: give the folder's path below --data-dir {data_dir}",
     )
-    roots = [data_dir, data_dir / "cub"]
+    roots = [data_dir, inner(data_dir / "cub")]
     root = next((x for x in roots if (x / AUTHORS["train"]).is_file() or (x / TEXTS).is_dir()), data_dir)
     if images_dir is None and (root / AUTHORS["train"]).is_file():
         files = _find_authors(root)
     else:
-        files = _find_original(root, images_dir or IMAGES_DIR)
+        files = _find_original(root, root / images_dir if images_dir else inner(root / PHOTOGRAPHS) / "images")
     for split in CLASSES:
         require(len(files.names[split]) > 0, f"{files.folder} has no image with captions of a {split} class: {HOW}")
     return files
@@ -78,9 +78,9 @@ def _find_authors(root: Path) -> BirdFiles:
     return BirdFiles(root, names, captions)
 
 
-def _find_original(root: Path, images_dir: Path) -> BirdFiles:
-    """Files of the original layout."""
-    folder, texts = root / images_dir, root / TEXTS
+def _find_original(root: Path, folder: Path) -> BirdFiles:
+    """Files of the original layout, whose images lie in the folder."""
+    texts = inner(root / TEXTS)
     require(texts.is_dir(), f"{texts} is missing: {HOW}")
     images = _images(folder)
     captioned = [label for label in images if (texts / label).is_dir()]

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from common.checkpoints import load_config
 from common.data import Examples
-from common.data.image_caches import open_picture
+from common.data.image_caches import in_mode, open_picture
 from common.errors import require
 from common.models import MultimodalVAE
 from mnist.aggregate_posterior import from_aggregate_posterior
@@ -123,7 +123,7 @@ def given_image(config: Config, dataset: Dataset) -> tuple[Tensor, str]:
     value = config.condition_on_image
     if os.path.isfile(value):  # False too where a text is too long for a file's name
         with open_picture(Path(value), "give another", f"--condition-on-image {value}") as file:
-            image = file.convert("L").resize((dataset.size, dataset.size))
+            image = in_mode(file, "L").resize((dataset.size, dataset.size))
         image = torch.from_numpy(np.asarray(image) / 255).float()[None, None]
         binary = load_config(config.model, dataset.name).get("binary")
         return torch.bernoulli(image) if binary else image, Path(value).name

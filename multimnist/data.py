@@ -93,7 +93,7 @@ def make(mnist_dir: Path, data_dir: Path, options: DatasetOptions, seed: int = S
         print(f"{path} exists already")
         return path
     require(
-        download or any(any(folder.glob("*-ubyte*")) for folder in (mnist_dir, mnist_dir / "MNIST/raw")),
+        download or any(any(folder.glob("[!.]*-ubyte*")) for folder in (mnist_dir, mnist_dir / "MNIST/raw")),
         f"{mnist_dir} holds no MNIST: --mnist-dir DIR says where it is, --download fetches it",
     )
     sources = {split: digits(split, mnist_dir, download=download) for split in N}

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from common.data import Examples, files, image_caches
-from common.data.files import DataConfig, unpack
-from common.data.image_caches import open_picture
+from common.data.files import DataConfig, inner, unpack
+from common.data.image_caches import in_mode, open_picture
 from common.errors import InputError, require
 from common.io import load_tensors
 from mnist.data import digits
@@ -107,7 +107,7 @@ def photograph(i: int) -> Tensor:
     """The photograph of modality i, (3, H, W) uint8."""
     package, name = PHOTOGRAPHS[i]
     with open_picture(files.of_package(package, name), f"install {package} again") as image:
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+        return torch.from_numpy(np.array(in_mode(image, "RGB"))).permute(2, 0, 1)
 
 
 def dark_background(i: int) -> Tensor:
@@ -199,7 +199,7 @@ def with_missing(examples: Examples, ratio: float, keep_incomplete: bool) -> Exa
 
 def fetch(data_dir: Path) -> None:
     """Download MVTCAE's archive and unpack its folder MMNIST, unless the data-dir has an archive's images already."""
-    if any((data_dir / root / "train" / first).exists() for root in ROOTS for first in ("m0", "m0.pt")):
+    if any((inner(data_dir / root) / "train" / first).exists() for root in ROOTS for first in ("m0", "m0.pt")):
         return
     if not (data_dir / ARCHIVE).is_file():
         files.download([URL], data_dir / ARCHIVE, None)
@@ -218,7 +218,7 @@ def read(
     Raises:
         InputError: see `load`.
     """
-    folders = [data_dir / root / split for root in ([TRANSLATED_ROOT] if translated else ROOTS)]
+    folders = [inner(data_dir / root) / split for root in ([TRANSLATED_ROOT] if translated else ROOTS)]
     for folder in folders:
         if (folder / "m0").is_dir():
             cached = f"polymnist_translated_{split}" if translated else f"polymnist_{split}"
@@ -245,9 +245,10 @@ def _read_pictures(folder: Path, names: tuple[str, ...], cache: Path) -> Example
     for name in names:
         require((folder / name).is_dir(), f"{folder / name} is missing: {AT_MOST_FIVE}, or {remedy}")
     for name in names:
-        found[name] = {path.name for path in (folder / name).iterdir() if not path.name.startswith(".")}
-        odd = min((file for file in found[name] if not NAME.fullmatch(file)), default="")
+        listed = [path.name for path in (folder / name).glob("[!.]*")]
+        odd = min((file for file in listed if not NAME.fullmatch(file.lower())), default="")
         require(not odd, f"{folder / name / odd} is not named I.CLASS.png: move it away, or {remedy}")
+        found[name] = {file.lower() for file in listed}
         for other, lacking in ((name, found[first] - found[name]), (first, found[name] - found[first])):
             missing = folder / other / min(lacking, default="")
             require(not lacking, f"{missing} is missing, others have it: {remedy}")

@@ -1,5 +1,6 @@
 """Omniglot (Lake et al. 2015): handwritten characters of 50 alphabets; or the characters of the demo."""
 
+import re
 import zipfile
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -9,12 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn.functional import pad
 
-from common.data.files import DataConfig, download, opened_zip
-from common.data.image_caches import open_picture
+from common.data.files import DataConfig, download, opened_zip, warn_of_left_out
+from common.data.image_caches import in_mode, open_picture
 from common.errors import InputError, require
 from common.io import DOWNLOAD_AGAIN
 from vhe.demo import N_ALPHABETS, N_CHARACTERS, draw_characters
@@ -142,7 +142,7 @@ def decode(path: Path) -> Tensor:
         width, height = file.size
         small = max(width, height) <= MAX_SIDE
         require(small, f"{path} is {height} x {width} pixels, more than {MAX_SIDE} a side: give a smaller one")
-        grey = _grey(ImageOps.exif_transpose(file))
+        grey = torch.from_numpy(np.array(in_mode(file, "L"))).float()
     border = torch.cat([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     difference = (grey - border.median()).abs()
     require(bool(difference.max() > 0), f"{path} is blank: give an image of a character")
@@ -171,15 +171,6 @@ def shrink(pages: Tensor) -> Tensor:
     return (overlap @ pages @ overlap.T >= side**2 * width.clamp(max=1)[:, None, None] / 2).float()
 
 
-def _grey(image: Image.Image) -> Tensor:
-    """Return the grey values (H, W) of an image, on white if it is transparent; float32 of any scale."""
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    grey = image if image.mode.startswith(("I", "F")) else image.convert("L")
-    return torch.from_numpy(np.asarray(grey).astype(np.float32))
-
-
 def _numbered(names: Sequence[str]) -> tuple[Tensor, tuple[str, ...]]:
     """Return the number of each name, (N,), in the order of their first appearance, and the different names."""
     numbers = {name: i for i, name in enumerate(dict.fromkeys(names))}
@@ -187,11 +178,11 @@ def _numbered(names: Sequence[str]) -> tuple[Tensor, tuple[str, ...]]:
 
 
 def _alphabet(name: str) -> str:
-    return name.split("/")[0]
+    return name.split("/")[-3]
 
 
 def _character(name: str) -> str:
-    return name.rsplit("/", 1)[0]
+    return "/".join(name.split("/")[-3:-1])
 
 
 def _check_alphabets(test_alphabets: Sequence[str], known: Sequence[str]) -> None:
@@ -216,16 +207,24 @@ def _find(data_dir: Path, name: str, fetch: bool) -> Path:
 
 
 def _names(path: Path) -> list[str]:
-    """List the images of a set, a zip archive or a folder, in order: "Greek/character01/0394_01.png"."""
+    """List the images of a set, a zip archive or a folder, in order: "images_background/Greek/character01/0394_01.png".
+
+    The set's folder may lie in another one of its name. Names that begin with a dot are no data.
+    """
     if path.suffix == ".zip":
         with opened_zip(path) as archive:
-            files = archive.namelist()
+            files = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
     else:
-        files = [file.relative_to(path.parent).as_posix() for file in path.glob("*/*/*.png")]
-    shown = [file for file in files if file.endswith(".png") and file.isprintable() and len(file) < LONGEST_NAME]
+        files = [file.relative_to(path.parent).as_posix() for file in path.rglob("*") if file.is_file()]
+    files = [file for file in files if not re.search(r"(^|/)\.", file)]
+    shown = [
+        file for file in files if file.lower().endswith(".png") and file.isprintable() and len(file) < LONGEST_NAME
+    ]
     paths = sorted(file.split("/") for file in shown)
-    names = ["/".join(rest) for top, *rest in paths if top == path.stem and len(rest) == 3]
+    in_folders = [["/".join(x) for x in paths if x[:-3] == [path.stem] * depth] for depth in (1, 2)]
+    names = in_folders[0] or in_folders[1]
     require(bool(names), f"{path} holds no images ALPHABET/CHARACTER/IMAGE.png: {DOWNLOAD_AGAIN}")
+    warn_of_left_out(path, {*files} - {*names}, "images ALPHABET/CHARACTER/IMAGE.png")
     return names
 
 
@@ -241,13 +240,13 @@ def _images(path: Path, names: Sequence[str]) -> Tensor:
 
 def _page(path: Path, archive: zipfile.ZipFile | None, name: str) -> np.ndarray:
     """Read the page of an image: (105, 105) bool, whether there is ink."""
-    source = archive.read(f"{path.stem}/{name}") if archive else path / name
+    source = archive.read(name) if archive else path.parent / name
     shown = f"{path}: {name}"
     with open_picture(source, DOWNLOAD_AGAIN, shown) as page:
         if page.size != (PAGE, PAGE):
             width, height = page.size
             raise InputError(f"{shown} is {height} x {width} pixels, not {PAGE} x {PAGE}: {DOWNLOAD_AGAIN}")
-        return np.asarray(page.convert("L")) < 128
+        return np.asarray(in_mode(page, "L")) < 128
 
 
 def _demo_characters(split: str, limit: int | None) -> Characters:

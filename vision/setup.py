@@ -4,11 +4,11 @@
     python setup.py edge data/img_align_celeba data/edge            Canny's edges, white on black
     python setup.py mask data/img_align_celeba data/mask            the facial features, black on white
 
-Each image of SRC gives one of the same name and size in DST; train.py inverts masks, so that lines are bright in both.
-A stopped run keeps what it has written, and the same command continues it. mask needs dlib
-(pip install dlib-bin), its predictor of 68 landmarks (pip install face_recognition_models, or --landmarks) and OpenCV
-(pip install opencv-python-headless). A mask is blank if no face is found; these images are listed in DST/no_face.txt,
-which is written at the end.
+Each image of SRC gives one of the same name and size in DST, upright by its EXIF orientation. train.py inverts masks,
+so that lines are bright in both. A stopped run keeps what it has written, and the same command continues it; it makes
+pictures anew that are older than their images. mask needs dlib (pip install dlib-bin), its predictor of 68 landmarks
+(pip install face_recognition_models, or --landmarks) and OpenCV (pip install opencv-python-headless). A mask is
+blank if no face is found; these images are listed in DST/no_face.txt, which is written at the end.
 """
 
 import itertools
@@ -24,8 +24,8 @@ from joblib import Parallel, cpu_count, delayed
 from PIL import Image
 from skimage.feature import canny
 
-from common.data.files import read_text
-from common.data.image_caches import open_picture
+from common.data.files import inner, read_text, warn_of_left_out
+from common.data.image_caches import in_mode, open_picture
 from common.errors import InputError, require, require_positive
 from common.io import locked, write_atomically
 from common.progress import progress_bar
@@ -106,9 +106,12 @@ def main(config: Setup) -> None:
             there; see also `Setup.about`.
     """
     require(config.src.is_dir(), f"{config.src} is not a folder: give SRC, the folder of the images")
-    require(config.dst.resolve() != config.src.resolve(), f"{config.dst} holds the images themselves: give another DST")
-    sources = images_in(config.src)
+    src = inner(config.src)
+    require(config.dst.resolve() != src.resolve(), f"{config.dst} holds the images themselves: give another DST")
+    sources = images_in(src)
     require(len(sources) > 0, f"{config.src} holds no images ({', '.join(SUFFIXES)}): give another SRC")
+    left_out = {path.name for path in {*src.glob("[!.]*")} - {*sources}}
+    warn_of_left_out(src, left_out, f"images ({', '.join(SUFFIXES)})")
     about = json.dumps(config.about())
     with locked(config.dst):
         claim(config.dst, about)
@@ -126,8 +129,8 @@ def main(config: Setup) -> None:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """Return the paths of the images in a folder, sorted."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    """Return the paths of the images in a folder, sorted; a name that begins with a dot is no image's."""
+    return sorted(path for path in folder.glob("[!.]*") if path.suffix.lower() in SUFFIXES)
 
 
 def claim(folder: Path, about: str) -> None:
@@ -155,8 +158,8 @@ def complete(source: Path, config: Setup) -> bool:
     """
     path = config.dst / source.name
     with open_picture(source, "repair it, or remove it") as image:
-        picture = finished_picture(path, image.size)
-        gray = image.convert("L") if picture is None else None
+        gray = in_mode(image, "L")
+    picture = finished_picture(path, source, gray.size)
     if picture is None:
         picture = config.draw(gray)
         temporary = path.with_name(path.name + ".tmp")
@@ -165,11 +168,12 @@ def complete(source: Path, config: Setup) -> bool:
     return picture.getextrema() == (255, 255)
 
 
-def finished_picture(path: Path, size: tuple[int, int]) -> Image.Image | None:
-    """Return the image at path; None if it is missing, incomplete, or of another size (width, height)."""
+def finished_picture(path: Path, source: Path, size: tuple[int, int]) -> Image.Image | None:
+    """Return the image at path; None if it is missing, incomplete, older than its source, or of another size (w, h)."""
     try:
         with open_picture(path, "delete it") as image:
-            return image.copy() if image.size == size else None
+            is_newer = path.stat().st_mtime_ns >= source.stat().st_mtime_ns
+            return image.copy() if is_newer and image.size == size else None
     except InputError:
         return None
 

@@ -7,7 +7,7 @@ import ssl
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -58,23 +58,42 @@ def find(data_dir: Path, names: Sequence[str], how: str) -> Path:
     raise InputError(f"{data_dir / names[0]} is missing{others}: {how}")
 
 
+def inner(folder: Path) -> Path:
+    """The folder of the same name in a folder, which some programs make when they unpack; without one, the folder."""
+    nested = folder / folder.resolve().name
+    return nested if nested.is_dir() else folder
+
+
+def warn_of_left_out(place: Path, files: Collection[str], what: str) -> None:
+    """Name files of a dataset's archive or folder that are not read, on stderr.
+
+    Args:
+        what: what is read, such as "images".
+    """
+    if files:
+        names = brief(", ".join(map(repr, sorted(files))))
+        print_once(f"warning: left out of {place}, being no {what}: {names} ({len(files)} in all)")
+
+
 def of_package(package: str, name: str) -> Path:
     """The path of a file in an installed package, without an import of the package."""
     return Path(find_spec(package).origin).parent / name
 
 
 def read_text(path: Path, remedy: str, errors: str = "strict") -> str:
-    """The content of a text file in UTF-8, with "\\n" between its lines.
+    """The content of a text file in UTF-8, without a byte order mark and with "\\n" between its lines.
 
     Args:
         remedy: what to do about a missing or damaged file, the end of error messages.
         errors: "replace" for replacement characters in place of bytes that are not UTF-8.
 
     Raises:
-        InputError: the file is missing, unreadable, too large, or not in UTF-8.
+        InputError: the file is missing, unreadable, too large, or not in UTF-8, or holds NUL characters.
     """
     with reading(path, remedy, "a text in UTF-8"):
-        return read_bounded(path, remedy, MAX_TEXT).decode(errors=errors).replace("\r\n", "\n")
+        content = read_bounded(path, remedy, MAX_TEXT)
+        require(b"\0" not in content, f"{path} holds NUL characters, as texts in UTF-16 do: save it in UTF-8")
+        return content.decode("utf-8-sig", errors).replace("\r\n", "\n")
 
 
 def md5_of(path: Path) -> str:

@@ -49,7 +49,7 @@ class Kind(NamedTuple):
 
 @contextmanager
 def open_picture(source: Path | bytes, remedy: str, name: str = "") -> Iterator[Image.Image]:
-    """A picture whose size is known and whose pixels are not decoded yet.
+    """A picture whose size is known and whose pixels are not decoded yet; `in_mode` decodes them.
 
     Args:
         source: a file, or the content of one.
@@ -68,6 +68,23 @@ def open_picture(source: Path | bytes, remedy: str, name: str = "") -> Iterator[
         yield image
 
 
+def in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """An opened picture in PIL's mode RGB or L: upright by its EXIF orientation, and on white where it is transparent.
+
+    Gray of 16 bits a pixel becomes gray of 8. Its range is 8, 12 or 16 bits, the least that holds all its pixels.
+    """
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode.startswith("I"):
+        pixels = np.asarray(image)
+        white = next(2**bits - 1 for bits in (8, 12, 16) if pixels.max() < 2**bits)
+        pixels = np.where(pixels == image.info.get("transparency"), white, pixels)
+        return Image.fromarray((pixels * (255 / white)).round().astype(np.uint8)).convert(mode)
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert(mode)
+
+
 def decode(path: Path, kind: Kind, remedy: str = "give another image", exact: bool = False) -> np.ndarray:
     """Read an image, resize its shorter side to `size` and cut out the square in its middle: (C, size, size) uint8.
 
@@ -84,7 +101,7 @@ def decode(path: Path, kind: Kind, remedy: str = "give another image", exact: bo
         w, h = file.size
         allowed = max(w, h) <= MAX_RATIO * min(w, h)  # enlarging the shorter side of a strip would fill the memory
         require(allowed, f"{path} has {w:,} x {h:,} pixels; sides may differ {MAX_RATIO}-fold at most: {remedy}")
-        image = ImageOps.exif_transpose(file).convert(kind.mode)
+        image = in_mode(file, kind.mode)
         w, h = image.size
         fits = not exact or (w, h) == (kind.size, kind.size)
         require(fits, f"{path} has {w} x {h} pixels, not {kind.size} x {kind.size}: {remedy}")
@@ -100,10 +117,10 @@ def load(
 ) -> Tensor:
     """The named images of a folder, from their cache; the first call decodes them on all cores.
 
-    A call while another process decodes waits for it. NAME.json, beside the cache NAME.npy, says what it holds; images
-    that change under the same names are not noticed.
+    A call while another process decodes waits for it. NAME.json, beside the cache NAME.npy, says what it holds.
 
     Args:
+        names: an image's suffix may be in another case than in its name, as .JPG for .jpg.
         path: the cache.
         remedy: what to do about an image that is missing or unreadable, the end of error messages.
         exact: refuse images of other sizes than `kind.size`.
@@ -112,10 +129,11 @@ def load(
         (N, C, size, size) uint8, memory-mapped: pages are read on access and may be dropped again.
 
     Raises:
-        InputError: an image is missing, unreadable or of another size, or the cache is damaged or holds other images.
+        InputError: an image is missing, unreadable or of another size, or the cache is damaged, or images were
+            replaced since it was made.
     """
-    notes = path.with_suffix(".json")
-    about = {**kind._asdict(), "n": len(names), "names": hashlib.md5("\n".join(names).encode()).hexdigest()}
+    notes, names = path.with_suffix(".json"), _find(folder, names, remedy)
+    about = {**kind._asdict(), "n": len(names), "files": fingerprint(folder, names, remedy)}
     shape = len(names), CHANNELS[kind.mode], kind.size, kind.size
     if not (path.exists() and notes.exists()):
         try:
@@ -132,6 +150,33 @@ def load(
     same = about.items() <= read_json(notes, dict, again).items() and images.shape == shape
     require(same, f"{path} holds other images than {folder}: {again}, or give another --cache-dir")
     return torch.from_numpy(images)
+
+
+def fingerprint(folder: Path, names: Sequence[str], remedy: str) -> str:
+    """The md5 of the names, sizes and modification times of a folder's files; InputError if one cannot be read."""
+    lines = hashlib.md5()
+    for name in names:
+        try:
+            stat = os.stat(folder / name)
+        except OSError as error:
+            raise InputError(f"{folder / name} is missing or cannot be read: {remedy}") from error
+        lines.update(f"{name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return lines.hexdigest()
+
+
+def _find(folder: Path, names: Sequence[str], remedy: str) -> list[str]:
+    """The names as the folder has them, where a suffix may be in another case."""
+    try:
+        there = set(os.listdir(folder))
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read ({error.strerror}): {remedy}") from error
+    others = {} if there.issuperset(names) else {_in_lower_case(name): name for name in there}
+    return [name if name in there else others.get(_in_lower_case(name), name) for name in names]
+
+
+def _in_lower_case(name: str) -> str:
+    stem, suffix = os.path.splitext(name)
+    return stem + suffix.lower()
 
 
 def _decode_all(

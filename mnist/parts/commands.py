@@ -11,7 +11,7 @@ import tyro
 from torch import Tensor
 
 from common.data import Batch, Examples
-from common.data.image_caches import open_picture
+from common.data.image_caches import in_mode, open_picture
 from common.errors import brief, require, require_positive
 from common.estimators import importance_estimates
 from common.models import MultimodalVAE
@@ -141,7 +141,7 @@ def _mask_of(path: str) -> np.ndarray:
     # False too where a text is too long for a file's name
     require(os.path.isfile(path), f"--observed {brief(path)} is none of {meant}")
     with open_picture(Path(path), f"give {meant}", f"--observed {path}") as file:
-        return np.asarray(file.convert("L").resize((SIZE, SIZE))) > 127
+        return np.asarray(in_mode(file, "L").resize((SIZE, SIZE))) > 127
 
 
 @dataclass

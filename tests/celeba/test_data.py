@@ -50,6 +50,21 @@ def test_images_may_lie_where_mvaes_readme_has_them(tmp_path):
     assert load("test", data_config(others)).modalities["image"].equal(expected), "img_align_celeba/ comes first"
 
 
+def test_files_as_people_have_them_are_read(tmp_path):
+    expected = load("train", data_config(write_celeba(tmp_path / "whole"))).modalities
+    data_dir = write_celeba(tmp_path / "data")
+    for name in ("list_attr_celeba.txt", "list_eval_partition.txt"):
+        (data_dir / name).write_text((data_dir / name).read_text(), "utf-8-sig")
+    images = data_dir / "img_align_celeba"
+    images.rename(data_dir / "unpacked")
+    images.mkdir()
+    (data_dir / "unpacked").rename(images / "img_align_celeba")
+    for path in (images / "img_align_celeba").glob("*.jpg"):
+        path.rename(path.with_suffix(".JPG"))
+    found = load("train", data_config(data_dir)).modalities
+    assert all(found[name].equal(x) for name, x in expected.items())
+
+
 def test_files_are_recognised_and_what_nobody_knows_is_used_with_a_warning(tmp_path, monkeypatch, capsys):
     published = {name: (file_id, md5) for file_id, md5, name in datasets.CelebA.file_list}
     assert celeba.data.SOURCES.items() <= published.items()
@@ -105,7 +120,9 @@ def test_a_broken_build_begins_anew(tmp_path):
     with pytest.raises(InputError, match=r"000007.jpg is damaged or not an image"):
         load("train", data_config(tmp_path))
     seventh.unlink()
-    with pytest.raises(InputError, match=r"000007.jpg is missing: unpack img_align_celeba.zip again, or delete"):
+    with pytest.raises(
+        InputError, match=r"000007.jpg is missing or cannot be read: unpack img_align_celeba.zip again, or delete"
+    ):
         load("train", data_config(tmp_path))
     assert not list(tmp_path.glob("celeba_64.*n*")), "neither the images nor the notes have their names"
     seventh.write_bytes(content)
@@ -185,7 +202,7 @@ ATTRS, PARTITION = "list_attr_celeba.txt", "list_eval_partition.txt"
         ),
         *(
             (change(PARTITION, ("000003.jpg", name)), f"names '{shown}', which is not a file in .*img_align_celeba")
-            for name, shown in (("../../x.jpg", "../../x.jpg"), ("/etc/x.jpg", "/etc/x.jpg"), ("a\0.jpg", "a.*.jpg"))
+            for name, shown in (("../../x.jpg", "../../x.jpg"), ("/etc/x.jpg", "/etc/x.jpg"), ("a\1.jpg", "a.*.jpg"))
         ),
         (
             change(PARTITION, ("000012.jpg 2\n", "")),
@@ -199,8 +216,15 @@ ATTRS, PARTITION = "list_attr_celeba.txt", "list_eval_partition.txt"
         (change(ATTRS, ("000003.jpg ", "000003.jpg x")), "has lines of other values than -1 and 1"),
         (lambda folder: (folder / ATTRS).write_text(""), "lacks the attributes Bald, Bangs"),
         (
-            lambda folder: (folder / ATTRS).write_bytes(b"\xff\xfe\x00"),
+            lambda folder: (folder / ATTRS).write_bytes(b"\xff\xfe"),
             "list_attr_celeba.txt is damaged or not a text in UTF-8",
+        ),
+        *(
+            (
+                lambda folder, name=name: (folder / name).write_text((folder / name).read_text(), "utf-16"),
+                f"{name} holds NUL characters, as texts in UTF-16 do: save it in UTF-8",
+            )
+            for name in (ATTRS, PARTITION)
         ),
         (
             lambda folder: (folder / "img_align_celeba").rename(folder / "x"),
@@ -332,9 +356,9 @@ def test_the_cache_says_what_it_holds(tmp_path):
         "inverted": False,
         "squashed": False,
         "n": 12,
-        "names": "",
+        "files": "",
     }
-    assert about | {"names": ""} == expected
+    assert about | {"files": ""} == expected
 
 
 def test_who_comes_while_another_builds_waits_for_it(tmp_path, monkeypatch):

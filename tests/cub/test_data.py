@@ -205,6 +205,19 @@ def test_the_authors_layout_is_in_the_order_of_their_image_folder(tmp_path):
     assert find_birds(tmp_path / "cub").names == found.names
 
 
+def test_files_as_people_have_them_are_read(tmp_path):
+    lists = {"trainvalclasses.txt": CAPTIONED[1:], "testclasses.txt": CAPTIONED[:1]}
+    expected = find_birds(write_cub(tmp_path / "whole", lists=lists))
+    root = write_cub(tmp_path / "data", "CUB_200_2011/CUB_200_2011/images", lists)
+    (root / "text_c10").rename(tmp_path / "text_c10")
+    (root / "text_c10").mkdir()
+    (tmp_path / "text_c10").rename(root / "text_c10/text_c10")
+    for path in (*(root / name for name in lists), *root.rglob("bird_*.txt")):
+        path.write_text(path.read_text(), "utf-8-sig")
+    found = find_birds(root)
+    assert (found.names, found.captions) == (expected.names, expected.captions)
+
+
 def edit(path, change):
     path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
 
@@ -233,6 +246,10 @@ def edit(path, change):
         (
             lambda d: edit(d / "text_c10/a.One/bird_2.txt", lambda x: [*x[:4], " \ufffd ", *x[5:]]),
             r"a.One/bird_2.txt has no caption in line 5",
+        ),
+        (
+            lambda d: (d / "text_c10/a.One/bird_2.txt").write_text("a bird\n" * 10, "utf-16"),
+            r"a.One/bird_2.txt holds NUL characters, as texts in UTF-16 do: save it in UTF-8",
         ),
         (lambda d: (d / "CUB_200_2011/images/d.None/notes.txt").touch(), r"d.None/notes.txt is not an image"),
         (

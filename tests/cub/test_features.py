@@ -1,5 +1,6 @@
 """Features of CUB's photographs: ResNet-101, its training on birds, and what is kept of both."""
 
+import os
 import shutil
 import urllib.error
 from types import SimpleNamespace
@@ -253,6 +254,14 @@ def test_features_of_other_images_networks_or_sizes_are_refused(tmp_path, small,
     other = SimpleNamespace(folder=found.folder, names={"train": found.names["train"][1:]})
     with pytest.raises(InputError, match="features_train.npy holds features of other images"):
         load_features(other, "train", tmp_path)
+    replaced = found.folder / found.names["test"][0]
+    before = replaced.stat()
+    os.utime(replaced, (0, 0))
+    with pytest.raises(InputError, match="features_test.npy holds features of other images .*: delete features_"):
+        load_features(found, "test", tmp_path)
+    with pytest.raises(InputError, match="features_test.npy holds features of other images .*: delete features_"):
+        features.main(config(tmp_path))
+    os.utime(replaced, ns=(before.st_atime_ns, before.st_mtime_ns))
     # another network in the place of theirs
     torch.manual_seed(1)
     kept = load(tmp_path / feature_files.NETWORK)

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -140,12 +141,17 @@ def _face_notes(folder):
 def _feature_notes(folder):
     np.save(folder / "features_train.npy", np.zeros((3, 2048), np.float32))
     network = {"weights": "x", "size": 224, "md5": "0", "learnt": ["a"], "lr": 0.1}
-    names = feature_files.md5_of_lines(["a", "b", "c"])
-    return json.dumps({"names": names, "network": network, "done": 3}).encode()
+    for name in "abc":
+        (folder / name).touch()
+    return msgspec.json.encode(feature_files.FeatureNotes.of(_birds(folder), "train", network))
+
+
+def _birds(folder):
+    return SimpleNamespace(names={"train": ["a", "b", "c"]}, folder=folder)
 
 
 def _load_features(path):
-    feature_files.load_features(SimpleNamespace(names={"train": ["a", "b", "c"]}, folder="x"), "train", path.parent)
+    feature_files.load_features(_birds(path.parent), "train", path.parent)
 
 
 def _vocabulary(_):

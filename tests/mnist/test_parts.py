@@ -20,7 +20,7 @@ from common.variational_posteriors import DiagonalGaussianPosterior
 from common.variational_strategies import SetStrategy
 from mnist import compare, halves, pixels
 from mnist import sample as mnist_sample
-from mnist.data import load
+from mnist.data import MNIST, load
 from mnist.parts import commands as parts
 from mnist.parts import model as part_models
 from tests.helpers.data_config import data_config
@@ -161,6 +161,21 @@ def test_fractions_of_the_pixels():
     half = seen("0.5", 3)
     assert (half.sum(dim=1) == 392).all() and not half[0].equal(half[1])
     assert half.equal(parts.Observed("0.5", 0)(3)) and not half.equal(parts.Observed("0.5", 1)(3))
+
+
+def test_pictures_are_read_as_they_are_seen(tmp_path, monkeypatch):
+    """A picture of 16 bits that lies on its side: its pixels are given, and observed, at the top and the left."""
+    upright = torch.zeros(28, 28)
+    upright[:9], upright[:, :5] = 1, 1
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = Image.fromarray((upright.numpy() * 65535).astype(np.uint16)).transpose(Image.Transpose.ROTATE_90)
+    turned.save(tmp_path / "a.png", exif=exif)
+    assert seen(str(tmp_path / "a.png"), 1).view(28, 28).equal(upright.bool())
+    monkeypatch.setattr(mnist_sample, "load_config", lambda *_: {})
+    config = SimpleNamespace(condition_on_image=str(tmp_path / "a.png"), model=None)
+    image, name = mnist_sample.given_image(config, MNIST)
+    assert image.equal(upright[None, None]) and name == "a.png"
 
 
 def test_what_one_of_many_pixels_adds_is_scaled():

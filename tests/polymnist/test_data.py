@@ -143,6 +143,16 @@ def test_pictures_are_paired_by_their_names(tmp_path, root):
     assert (mixed.modalities["m0"][:, 0, 0, 0] // 10 == mixed.modalities["digit"]).all()
 
 
+def test_pictures_as_people_have_them_are_read(tmp_path):
+    write_pictures(tmp_path / "whole")
+    write_pictures(tmp_path / "data/MMNIST/MMNIST")
+    for path in (tmp_path / "data/MMNIST/MMNIST/train/m1").iterdir():
+        path.rename(path.with_suffix(".PNG"))
+    (tmp_path / "data/MMNIST/MMNIST/train/m2/._1.0.png").write_bytes(b"no picture")
+    found, expected = (data.read(tmp_path / name, "train", NAMES) for name in ("data", "whole"))
+    assert all(found.modalities[name].equal(x) for name, x in expected.modalities.items())
+
+
 def test_decoded_pictures_lie_in_the_cache_dir(tmp_path):
     write_pictures(tmp_path / "data")
     before = sorted((tmp_path / "data").rglob("*"))

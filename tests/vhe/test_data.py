@@ -1,6 +1,7 @@
 """Omniglot's files, what becomes of their pages, and the drawn characters of the demo."""
 
 import hashlib
+import shutil
 import zipfile
 
 import numpy as np
@@ -50,6 +51,30 @@ def test_torchvision_reads_the_same_folders(tmp_path, monkeypatch):
     assert len(theirs) == len(ours.ids) == N_PAGES[root.joinpath("images_background").name]
     names = [theirs._characters[theirs[i][1]] for i in range(len(theirs))]
     assert sorted(names) == sorted(ours.names[i] for i in ours.character)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_pages_as_people_have_them_are_read(tmp_path, zipped, capsys):
+    expected = load("train", data_config(write_omniglot(tmp_path / "whole")))
+    root = write_omniglot(tmp_path / "data", zipped=False)
+    pages = root / "images_background"
+    for path in pages.glob("Greek/character01/*"):
+        path.rename(path.with_suffix(".PNG"))
+    for name in ("Greek/character01/._0000_01.PNG", ".cache/character01/0000_01.png"):
+        (pages / name).parent.mkdir(parents=True, exist_ok=True)
+        (pages / name).write_bytes(b"no page")
+    (pages / "Greek/character02/0001_09.bmp").write_bytes(b"no page")
+    pages.rename(tmp_path / "images_background")
+    pages.mkdir()
+    (tmp_path / "images_background").rename(pages / "images_background")
+    if zipped:
+        shutil.make_archive(pages, "zip", root, "images_background")
+        shutil.rmtree(pages)
+    assert same(load("train", data_config(root)), expected)
+    path = root / f"images_background{'.zip' if zipped else ''}"
+    left_out = "'images_background/images_background/Greek/character02/0001_09.bmp' (1 in all)"
+    warning = f"warning: left out of {path}, being no images ALPHABET/CHARACTER/IMAGE.png: {left_out}\n"
+    assert capsys.readouterr().err == warning
 
 
 def test_limit_counts_characters(tmp_path):
@@ -208,7 +233,8 @@ def test_damage_and_absence_are_named(tmp_path):
     with zipfile.ZipFile(archive, "w") as damaged:
         damaged.writestr("images_background/a/b/c.png", b"no image")
     with pytest.raises(
-        InputError, match=r"images_background.zip: a/b/c.png is damaged or not an image .* download it again"
+        InputError,
+        match=r"images_background.zip: images_background/a/b/c.png is damaged or not an image .* download it again",
     ):
         load("train", data_config(tmp_path))
     png(np.eye(28, dtype=bool), tmp_path / "small.png")

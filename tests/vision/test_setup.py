@@ -81,6 +81,37 @@ def test_what_is_done_is_left_alone_and_what_is_not_whole_is_done_again(faces, t
     assert {name for name in first if again[name] != first[name]} == {"000.jpg", "001.png", "002.JPEG"}
 
 
+def test_views_lie_as_their_photographs_do_and_are_as_new(faces, tmp_path, capsys):
+    upright = np.zeros((40, 24), np.uint8)
+    upright[:10] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in ("000.jpg", "001.png"):
+        Image.fromarray(upright).rotate(90, expand=True).save(faces / name, exif=exif, quality=95)
+    (faces / "._000.jpg").write_bytes(b"no image")
+    dst = tmp_path / "gray"
+    run("grayscale", faces, dst)
+    left_out = f"warning: left out of {faces}, being no images (.jpg, .jpeg, .png): 'notes.txt' (1 in all)\n"
+    assert left_out in capsys.readouterr().err
+    for name in ("000.jpg", "001.png"):
+        with Image.open(dst / name) as gray:
+            assert gray.getexif().get(0x0112, 1) == 1
+            assert np.abs(np.asarray(gray, float) - upright).mean() < 3
+    first = state(dst)
+    run("grayscale", faces, dst)
+    assert state(dst) == first, "the sizes that are compared are those of the upright photographs"
+    Image.new("RGB", (23, 30), (9, 9, 9)).save(faces / "003.PNG")
+    run("grayscale", faces, dst)
+    assert {name for name in first if state(dst)[name] != first[name]} == {"003.PNG"}, "its photograph is newer"
+    with Image.open(dst / "003.PNG") as gray:
+        assert gray.getextrema() == (9, 9)
+    (tmp_path / "outer" / "src").parent.mkdir()
+    faces.rename(tmp_path / "outer" / "src")
+    (tmp_path / "outer").rename(faces)
+    run("grayscale", faces, tmp_path / "nested")
+    assert {path.name for path in (tmp_path / "nested").iterdir()} == {*noise(6), "about.json", ".lock"}
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
