@@ -6,7 +6,7 @@ from torch import nn
 
 from common.data import Examples
 from common.errors import InputError
-from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
+from common.likelihoods import CategoricalLikelihood, GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import MVAE
 from mnist.aggregate_posterior import from_aggregate_posterior
 
@@ -30,7 +30,8 @@ class Nothing(nn.Module):
 
 
 def aggregate_of(label):
-    likelihood = GroupedLikelihood(x=SphericalGaussianLikelihood(1.0), text=SphericalGaussianLikelihood(1.0))
+    dims = torch.tensor(label).dim() - 1
+    likelihood = GroupedLikelihood(x=SphericalGaussianLikelihood(1.0), text=CategoricalLikelihood(dims))
     model = MVAE({"x": Exact(), "text": Nothing()}, {"x": nn.Identity(), "text": nn.Identity()}, likelihood, 1)
     x = torch.tensor([[1.0], [2.0], [3.0], [4.0]])
     return partial(from_aggregate_posterior, model, Examples({"x": x, "text": torch.tensor(label)}))

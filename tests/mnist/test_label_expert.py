@@ -6,10 +6,11 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.distributions import Normal
 
 from common.checkpoints import load_model
 from common.errors import InputError
-from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
+from common.likelihoods import FunctionLikelihood, GroupedLikelihood
 from common.models import MVAE
 from mnist import analyse, label_expert, train
 from reports import classifiers
@@ -50,7 +51,7 @@ class TenTimes(nn.Module):
 def test_a_refitted_expert_gives_the_exact_posterior_at_weight_1_and_a_narrower_one_above(weight):
     """label ~ N(10 z, 10^2): q(z|label) has the precision 1 + W and the mean W label / 10 / (1 + W)."""
     torch.manual_seed(0)
-    likelihood = GroupedLikelihood(text=SphericalGaussianLikelihood(10.0, event_dims=0))
+    likelihood = GroupedLikelihood(text=FunctionLikelihood(lambda loc, x: Normal(loc, 10.0).log_prob(x), event_dims=0))
     model = MVAE({"text": Expert()}, {"text": TenTimes()}, likelihood, 1)
     before = {name: x.clone() for name, x in model.state_dict().items()}
     refitted = label_expert.refit(model, weight, 500)
@@ -64,7 +65,7 @@ def test_a_refitted_expert_gives_the_exact_posterior_at_weight_1_and_a_narrower_
 def test_free_parameters_give_each_label_the_exact_posterior():
     """The same model with one Gaussian for all labels, which free parameters turn into one for each."""
     torch.manual_seed(0)
-    likelihood = GroupedLikelihood(text=SphericalGaussianLikelihood(10.0, event_dims=0))
+    likelihood = GroupedLikelihood(text=FunctionLikelihood(lambda loc, x: Normal(loc, 10.0).log_prob(x), event_dims=0))
     model = MVAE({"text": Shared()}, {"text": TenTimes()}, likelihood, 1)
     labels = torch.arange(10)
     free = label_expert.FreeParameters(model.encoder["text"])

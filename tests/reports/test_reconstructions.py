@@ -48,7 +48,7 @@ def posteriors(a, b):
     model = MVAE(
         encoder={"a": Grey(0), "b": Grey(1)},
         decoder={"a": Sum(1, [0, 1]), "b": Sum(3, [1])},
-        likelihood=GroupedLikelihood(**dict.fromkeys(("a", "b"), SphericalGaussianLikelihood(1.0))),
+        likelihood=GroupedLikelihood(**dict.fromkeys(("a", "b"), SphericalGaussianLikelihood(1.0, 3))),
         latent_dim=2,
     )
     return Posteriors(model, Examples({"a": grey(a, 1), "b": grey(b, 3)}), torch.zeros(len(a), 1))
