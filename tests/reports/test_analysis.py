@@ -251,6 +251,23 @@ def test_judges_are_kept_in_the_cache_dir_of_folders_that_have_one(tmp_path, mon
     assert [file.parent for file in kept] == [tmp_path / "cache", tmp_path / "data"]
 
 
+def test_judges_of_other_training_images_have_files_of_their_own(tmp_path, monkeypatch):
+    """vision leaves out faces without a mask, and the options of MultiMNIST change its demo too."""
+    kept, model = [], SimpleNamespace(modalities=("image",), modelled=("image",))
+    for module, makes in (("celeba.analyse", "classifier"), ("mnist.analyse", "judge")):
+        monkeypatch.setattr(import_module(module), makes, lambda *args: kept.append(args[-1].name))
+    monkeypatch.setattr(import_module("mnist.analyse"), "load_config", lambda path: {})
+    for folder, options in (
+        *((folder, {}) for folder in ("celeba", "celeba19", "vision", "multimnist")),
+        ("multimnist", {"demo": True, "max_digits": 2, "reverse": True}),
+    ):
+        analyse = import_module(f"{folder}.analyse")
+        analyse.DATA.judges(analyse.Config(tmp_path, data_dir=tmp_path, **options), None, None, model)
+    faces = "classifier_of_attributes"
+    assert kept[:3] == [f"{faces}.pt", f"{faces}.pt", f"{faces}_of_faces_with_masks.pt"]
+    assert kept[3:] == ["multimnist_classifier.pt", "demo_multimnist_max_digits_2_reverse_True_classifier.pt"]
+
+
 def test_limit_shortens_the_draws_of_the_prior_too(tmp_path):
     assert analysis.AnalysisConfig(tmp_path).n_samples == 10_000
     assert analysis.AnalysisConfig(tmp_path, limit=60).n_samples == 60
