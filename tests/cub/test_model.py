@@ -197,6 +197,8 @@ def test_a_likeliest_caption_is_padded_after_its_end():
     logits[0, torch.arange(32), said] = 1
     assert Captions(logits, nn.Identity()).mode.tolist() == [[5, 6, END, *29 * [PADDING]]]
     assert Captions(logits.flip(-1), nn.Identity()).mode[0].eq(said.new_tensor([11 - i for i in said])).all()
+    drawn = Captions(1000 * logits, nn.Identity()).sample((2,))  # the likeliest words, almost surely
+    assert drawn.tolist() == 2 * [[[5, 6, END, *29 * [PADDING]]]]
 
 
 def test_laplace_and_normal_side_by_side_are_each_their_own():
