@@ -1,5 +1,6 @@
 """Trained models on disk: from our files and from the original authors'."""
 
+from argparse import Namespace
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -26,13 +27,9 @@ MVAE_EXPERIMENTS = ("mnist", "fashionmnist", "multimnist", "celeba", "celeba19")
 OTHERS = ("mnist_svhn", "polymnist", "cub", "vhe", "vision", "translation")
 EXPERIMENTS = {name: f"{name}.model" for name in (*MVAE_EXPERIMENTS, *OTHERS)}
 EXPERIMENTS |= {"halves": "mnist.parts.model", "pixels": "mnist.parts.model"}
-# what the MMVAE authors' code leaves in a run's folder: parameters, options, and the options as a pickled object
+# what the MMVAE authors' code leaves in a run's folder: parameters, options, and the options as a pickled Namespace
 MMVAE_MODEL, MMVAE_OPTIONS, MMVAE_PICKLE = "model.rar", "args.json", "args.rar"
-MMVAE_REMEDY = (
-    f"reading that pickle could run code, so make {MMVAE_OPTIONS} from it yourself. In its folder, in the authors' "
-    f"environment (torch 1.3): python -c \"import json, torch; json.dump(vars(torch.load('{MMVAE_PICKLE}')), "
-    f"open('{MMVAE_OPTIONS}', 'w'))\""
-)
+MMVAE_REMEDY = f"{MMVAE_MODEL} needs it, copy it from the authors' run"
 
 
 class PublishedOptions(msgspec.Struct):
@@ -192,7 +189,7 @@ def _file(path: str | Path) -> Path:
 
 def _read(path: Path, experiment: str | None = None) -> TrainedModel:
     """What a file holds: a checkpoint of ours, of the MVAE authors' or of the MMVAE authors'."""
-    require(path.name != MMVAE_PICKLE, f"{path} holds a run's options, not its model: give the folder. {MMVAE_REMEDY}")
+    require(path.name != MMVAE_PICKLE, f"{path} holds a run's options, not its model: give the folder")
     checkpoint = _published(path) if path.suffix == ".safetensors" else load(path)
     if "experiment" in checkpoint:
         ours = as_type(checkpoint, ModelCheckpoint, str(path), REMEDY)
@@ -250,8 +247,12 @@ def _read_mvae(checkpoint: dict, path: Path) -> TrainedModel:
 def _read_mmvae(checkpoint: dict, path: Path) -> TrainedModel:
     """The MMVAE authors' state dict; the run's options lie beside it. Parameters that nothing uses are left out."""
     options, pickle = path.with_name(MMVAE_OPTIONS), path.with_name(MMVAE_PICKLE)
-    require(options.is_file() or not pickle.is_file(), f"{options} is missing beside {pickle}: {MMVAE_REMEDY}")
-    args = read_json(options, MmvaeArgs, f"{path.name} needs it, copy it from the authors' run")
+    if pickle.is_file() and not options.is_file():
+        with torch.serialization.safe_globals([Namespace]):
+            namespace = load_tensors(pickle, Namespace, MMVAE_REMEDY, MMVAE_REMEDY)
+        args = as_type(vars(namespace), MmvaeArgs, str(pickle), MMVAE_REMEDY)
+    else:
+        args = read_json(options, MmvaeArgs, MMVAE_REMEDY)
     name = MMVAE_EXPERIMENTS[args.model]
     config, layout = module_of(name).authors(args)
     return TrainedModel(name, config, lambda model: _renamed(checkpoint, layout, model))
