@@ -45,6 +45,14 @@ def test_the_authors_names_of_the_models(theirs, ours):
     assert given == same and given.model == ours
 
 
+def test_the_authors_number_of_hidden_layers_is_taken(capsys):
+    """Their pre-trained models' flags have it; no other number means anything for networks of birds."""
+    assert tyro.cli(train.Config, args=["--num-hidden-layers", "1"]) == train.Config()
+    with pytest.raises(SystemExit, match="2"):
+        run_script(train, ["--num-hidden-layers", "2"])
+    assert "--num-hidden-layers" in capsys.readouterr().err
+
+
 def test_runs_leave_a_model_pictures_and_its_words(trained):
     model, about = load_model(trained), load_config(trained)
     assert model.modalities in (("image", "caption"), ("feature", "caption"))
