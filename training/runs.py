@@ -218,7 +218,8 @@ class Run(contextlib.ExitStack):
                 if isinstance(value, list | dict):  # not an option, but a fact about the data
                     difference = f"another {name.replace('_', ' ')}"
                 why = f", since --lr-schedule {schedule} ends with them" if name == "epochs" else ""
-                raise InputError(f"{self.dir} was run with {difference}: --resume needs the same{why}")
+                remedy = f"--resume needs the same{why}, or another save_dir"
+                raise InputError(f"{self.dir} was run with {difference}: {remedy}")
 
 
 def read_metrics(folder: Path) -> list[Epoch]:

@@ -286,7 +286,6 @@ def test_dregs_gradient_of_mixed_families_is_iwaes_in_expectation():
         ({"llik_scaling": -1.0}, "--llik-scaling must not be negative"),
         ({"model": "caption", "llik_scaling": 1.0}, "--model caption has one"),
         ({"obj": "mvae"}, "--obj mvae does not exist"),
-        ({"obj": "elbo", "K": 3}, "--K needs --obj dreg, iwae or stl"),
         ({"model": "image", "fusion": "poe"}, "--fusion poe: --model image has one expert, leave it out"),
         ({"vocab": Path("cub.vocab")}, "--vocab needs --pre-trained with the authors' model: add it"),
     ],

@@ -137,7 +137,7 @@ def test_a_run_is_not_resumed_on_other_words(tmp_path, monkeypatch):
         return birds, valid
 
     monkeypatch.setattr(train, "load_train", other_words)
-    with pytest.raises(InputError, match=r"was run with another vocabulary: --resume needs the same$"):
+    with pytest.raises(InputError, match=r"with another vocabulary: --resume needs the same, or another save_dir$"):
         train.main(config(tmp_path, epochs=2, resume=True, **options))
 
 

@@ -551,7 +551,7 @@ def test_steps_that_differ_from_batch_to_batch_are_not_captured():
 def test_a_default_that_is_not_set_is_named_as_an_option(tmp_path):
     iwae = {"model": "bivcca", "obj": "iwae", "K": 2, "epochs": 1, "limit": 20}
     mnist_train.main(config(tmp_path, **iwae))
-    with pytest.raises(InputError, match="was run with no --looser, not --no-looser: --resume needs the same"):
+    with pytest.raises(InputError, match="no --looser, not --no-looser: --resume needs the same, or another save_dir"):
         mnist_train.main(config(tmp_path, **iwae, looser=False, resume=True))
 
 
