@@ -150,12 +150,7 @@ def start_from(path: str | Path, model: nn.Module, experiment: str, config: Mapp
         InputError: the file is unusable, of another experiment, or its networks or the meaning of its parameters
             differ.
     """
-    trained = _read(_file(path), experiment)
-    options = _options_of(experiment)
-    for name in options.FIXED:
-        was, asked = trained.config.get(name, config.get(name)), config.get(name)
-        difference = f"{path} was trained with {flag(name, was)}, not {flag(name, asked)}"
-        require(was == asked, f"{difference}: --pre-trained cannot change it, leave out {option(name)}")
+    trained, options = to_start_from(path, experiment, config), _options_of(experiment)
     prefixes = tuple(
         prefix for name, prefix in options.REINITIALISED.items() if trained.config.get(name) != config.get(name)
     )
@@ -167,6 +162,20 @@ def start_from(path: str | Path, model: nn.Module, experiment: str, config: Mapp
     kept = {name: x for name, x in model.state_dict().items() if name.startswith(prefixes)}
     check_fit(copied | kept, model, f"{path} has other networks", REMEDY)
     model.load_state_dict(copied | kept)
+
+
+def to_start_from(path: str | Path, experiment: str, config: Mapping[str, Any]) -> TrainedModel:
+    """What the checkpoint of --pre-trained holds; see `start_from`, before the model is there.
+
+    Raises:
+        InputError: the file is unusable, of another experiment, or has other options that cannot change.
+    """
+    trained = _read(_file(path), experiment)
+    for name in _options_of(experiment).FIXED:
+        was, asked = trained.config.get(name, config.get(name)), config.get(name)
+        difference = f"{path} was trained with {flag(name, was)}, not {flag(name, asked)}"
+        require(was == asked, f"{difference}: --pre-trained cannot change it, leave out {option(name)}")
+    return trained
 
 
 def load_config(path: str | Path, experiment: str | None = None) -> dict[str, Any]:

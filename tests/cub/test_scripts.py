@@ -253,7 +253,7 @@ def test_the_authors_folder_takes_its_words_from_a_file(tmp_path, capsys):
     with pytest.raises(InputError, match=r"does not hold its vocabulary: add --vocab PATH"):
         call(loglike, *args)
     with pytest.raises(InputError, match=r"does not hold its vocabulary: add --vocab PATH"):
-        train.main(config(tmp_path / "run", model="features", pre_trained=tmp_path))
+        train.main(config(tmp_path / "run", model="features", n_latents=64, pre_trained=tmp_path))
     words = [*WORDS, *(f"other{i}" for i in range(1590 - len(WORDS)))]
     content = {"w2i": {word: i for i, word in enumerate(words)}, "i2w": dict(enumerate(words))}
     (tmp_path / "cub.vocab").write_text(json.dumps(content))

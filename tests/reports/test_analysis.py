@@ -153,6 +153,7 @@ def test_a_mixture_needs_two_modalities_that_are_generated(tmp_path, monkeypatch
     call(import_module("mnist.train"), "--demo", *TINY, "--model", "cvae", "--save-dir", tmp_path)
     with pytest.raises(InputError, match="this model generates fewer, leave it out"):
         call(digits, tmp_path, "--demo", "--limit", 30, "--mixture", 2, "--no-umap", "--data-dir", tmp_path)
+    assert not [*tmp_path.glob("*classifier*")], "no judge is trained before"
 
 
 @pytest.mark.parametrize(
