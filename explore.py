@@ -29,7 +29,7 @@ from common.execution import devices
 from cub.trained_model import vocabulary_of
 from tools.exploration import examples, server
 from tools.exploration.explorer import Explorer
-from tools.exploration.page import page
+from tools.exploration.page import call_type, page
 from tools.exploration.views import FACE, VIEWS, View, Words
 from training import run_from_command_line
 
@@ -105,7 +105,8 @@ def main(config: Config) -> None:
                 f"{name} has the modalities {', '.join(modalities)}, {first} {', '.join(shown[str(first)])}: "
                 "give models of the same modalities",
             )
-        server.serve(server.application(partial(page, explorers, f"Explore {experiment}", values)), listening)
+        make_page = partial(page, explorers, f"Explore {experiment}", values)
+        server.serve(server.application(make_page, call_type(explorers)), listening)
 
 
 if __name__ == "__main__":

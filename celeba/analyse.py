@@ -63,9 +63,15 @@ class Config(FaceOptions, AnalysisConfig):
     with --limit N at most N"""
 
 
-def judges(config: Config, train: Examples, labels: Tensor, model: MultimodalVAE) -> dict[str, Judge]:
-    """The judges of the image, and of the attributes that the model decodes, as one modality or as 18."""
-    network = classifier(train, labels, judge_file(config.cache_dir or config.data_dir, JUDGE, config))
+def judges(
+    config: Config, train: Examples, labels: Tensor, model: MultimodalVAE, file: str = JUDGE
+) -> dict[str, Judge]:
+    """The judges of the image, and of the attributes that the model decodes, as one modality or as 18.
+
+    Args:
+        file: name of the classifier's file; vision trains on fewer faces, and has another.
+    """
+    network = classifier(train, labels, judge_file(config.cache_dir or config.data_dir, file, config))
     judges = {"image": Judge(("image",), lambda values: predict(network, values["image"]).long())}
     names = tuple(name for name in model.modelled if name in ("attrs", *ATTRIBUTES))
     if names:

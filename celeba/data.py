@@ -65,7 +65,7 @@ def load(split: str, config: FaceConfig) -> Examples:
         return Examples({"image": faces["image"], "attrs": faces["attrs"].float()})
     data_dir = config.data_dir
     if config.download:
-        _fetch(data_dir)
+        fetch(data_dir)
     folder, names, splits = source(data_dir)
     rows, attributes = rows_of(split, splits, config.limit), _attributes(data_dir, names)
     cache, remedy = (config.cache_dir or data_dir) / CACHE, f"unpack {ARCHIVE} again, or delete {folder} and --download"
@@ -210,7 +210,7 @@ def _lines(data_dir: Path, name: str) -> tuple[Path, list[str]]:
     return path, lines
 
 
-def _fetch(data_dir: Path) -> None:
+def fetch(data_dir: Path) -> None:
     """Download missing files, into torchvision's layout, and unpack the images."""
     missing = [name for name in PLACES if not any((data_dir / f"{place}{name}").is_file() for place in PLACES[name])]
     unpacked = _folder(data_dir) is not None

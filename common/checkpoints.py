@@ -1,5 +1,6 @@
 """Trained models on disk: from our files and from the original authors'."""
 
+from argparse import Namespace
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -26,13 +27,9 @@ MVAE_EXPERIMENTS = ("mnist", "fashionmnist", "multimnist", "celeba", "celeba19")
 OTHERS = ("mnist_svhn", "polymnist", "cub", "vhe", "vision", "translation")
 EXPERIMENTS = {name: f"{name}.model" for name in (*MVAE_EXPERIMENTS, *OTHERS)}
 EXPERIMENTS |= {"halves": "mnist.parts.model", "pixels": "mnist.parts.model"}
-# what the MMVAE authors' code leaves in a run's folder: parameters, options, and the options as a pickled object
+# what the MMVAE authors' code leaves in a run's folder: parameters, options, and the options as a pickled Namespace
 MMVAE_MODEL, MMVAE_OPTIONS, MMVAE_PICKLE = "model.rar", "args.json", "args.rar"
-MMVAE_REMEDY = (
-    f"reading that pickle could run code, so make {MMVAE_OPTIONS} from it yourself. In its folder, in the authors' "
-    f"environment (torch 1.3): python -c \"import json, torch; json.dump(vars(torch.load('{MMVAE_PICKLE}')), "
-    f"open('{MMVAE_OPTIONS}', 'w'))\""
-)
+MMVAE_REMEDY = f"{MMVAE_MODEL} needs it, copy it from the authors' run"
 
 
 class PublishedOptions(msgspec.Struct):
@@ -153,12 +150,7 @@ def start_from(path: str | Path, model: nn.Module, experiment: str, config: Mapp
         InputError: the file is unusable, of another experiment, or its networks or the meaning of its parameters
             differ.
     """
-    trained = _read(_file(path), experiment)
-    options = _options_of(experiment)
-    for name in options.FIXED:
-        was, asked = trained.config.get(name, config.get(name)), config.get(name)
-        difference = f"{path} was trained with {flag(name, was)}, not {flag(name, asked)}"
-        require(was == asked, f"{difference}: --pre-trained cannot change it, leave out {option(name)}")
+    trained, options = to_start_from(path, experiment, config), _options_of(experiment)
     prefixes = tuple(
         prefix for name, prefix in options.REINITIALISED.items() if trained.config.get(name) != config.get(name)
     )
@@ -170,6 +162,20 @@ def start_from(path: str | Path, model: nn.Module, experiment: str, config: Mapp
     kept = {name: x for name, x in model.state_dict().items() if name.startswith(prefixes)}
     check_fit(copied | kept, model, f"{path} has other networks", REMEDY)
     model.load_state_dict(copied | kept)
+
+
+def to_start_from(path: str | Path, experiment: str, config: Mapping[str, Any]) -> TrainedModel:
+    """What the checkpoint of --pre-trained holds; see `start_from`, before the model is there.
+
+    Raises:
+        InputError: the file is unusable, of another experiment, or has other options that cannot change.
+    """
+    trained = _read(_file(path), experiment)
+    for name in _options_of(experiment).FIXED:
+        was, asked = trained.config.get(name, config.get(name)), config.get(name)
+        difference = f"{path} was trained with {flag(name, was)}, not {flag(name, asked)}"
+        require(was == asked, f"{difference}: --pre-trained cannot change it, leave out {option(name)}")
+    return trained
 
 
 def load_config(path: str | Path, experiment: str | None = None) -> dict[str, Any]:
@@ -192,7 +198,7 @@ def _file(path: str | Path) -> Path:
 
 def _read(path: Path, experiment: str | None = None) -> TrainedModel:
     """What a file holds: a checkpoint of ours, of the MVAE authors' or of the MMVAE authors'."""
-    require(path.name != MMVAE_PICKLE, f"{path} holds a run's options, not its model: give the folder. {MMVAE_REMEDY}")
+    require(path.name != MMVAE_PICKLE, f"{path} holds a run's options, not its model: give the folder")
     checkpoint = _published(path) if path.suffix == ".safetensors" else load(path)
     if "experiment" in checkpoint:
         ours = as_type(checkpoint, ModelCheckpoint, str(path), REMEDY)
@@ -250,8 +256,12 @@ def _read_mvae(checkpoint: dict, path: Path) -> TrainedModel:
 def _read_mmvae(checkpoint: dict, path: Path) -> TrainedModel:
     """The MMVAE authors' state dict; the run's options lie beside it. Parameters that nothing uses are left out."""
     options, pickle = path.with_name(MMVAE_OPTIONS), path.with_name(MMVAE_PICKLE)
-    require(options.is_file() or not pickle.is_file(), f"{options} is missing beside {pickle}: {MMVAE_REMEDY}")
-    args = read_json(options, MmvaeArgs, f"{path.name} needs it, copy it from the authors' run")
+    if pickle.is_file() and not options.is_file():
+        with torch.serialization.safe_globals([Namespace]):
+            namespace = load_tensors(pickle, Namespace, MMVAE_REMEDY, MMVAE_REMEDY)
+        args = as_type(vars(namespace), MmvaeArgs, str(pickle), MMVAE_REMEDY)
+    else:
+        args = read_json(options, MmvaeArgs, MMVAE_REMEDY)
     name = MMVAE_EXPERIMENTS[args.model]
     config, layout = module_of(name).authors(args)
     return TrainedModel(name, config, lambda model: _renamed(checkpoint, layout, model))

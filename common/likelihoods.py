@@ -141,6 +141,10 @@ class DensityOfOutput(Distribution):
     def mean(self) -> Tensor:
         return self.output
 
+    def rsample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
+        """Raise InputError, also by `sample`: a log-density does not say how to draw from it."""
+        raise InputError("a likelihood given as a function has a log-density alone: take p.mean, it cannot be sampled")
+
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density of x (..., *event), summed over the event: (...), nats."""
         return summed(self.log_density(self.output, x.expand_as(self.output)), len(self.event_shape))

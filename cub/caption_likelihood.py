@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
-from torch.distributions import Distribution
+from torch.distributions import Categorical, Distribution
 
 from cub.captions import END, PADDING
 
@@ -34,9 +34,11 @@ class Captions(Distribution):
     @property
     def mode(self) -> Tensor:
         """The most likely word at each position (..., LENGTH), padding after the first <eos>."""
-        words = self.logits.argmax(dim=-1)
-        end = words == END
-        return words.masked_fill(end.cumsum(dim=-1) - end.long() > 0, PADDING)
+        return _padded(self.logits.argmax(dim=-1))
+
+    def sample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
+        """Captions (*sample_shape, ..., LENGTH) int64, padding after the first <eos>."""
+        return _padded(Categorical(logits=self.logits).sample(sample_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log p (...) of captions (..., LENGTH) int64 in nats, summed over all words but padding."""
@@ -51,6 +53,12 @@ class Captions(Distribution):
         log_p = _OfWords.apply(self.words(embedded.flatten(0, -2)[rows]), value.flatten()[rows])
         log_p = torch.where(is_word.flatten()[rows], log_p, 0)
         return embedded.new_zeros(is_word.numel()).index_copy(0, rows, log_p).view(shape).sum(dim=-1)
+
+
+def _padded(words: Tensor) -> Tensor:
+    """Words (..., LENGTH) with padding after the first <eos>."""
+    end = words == END
+    return words.masked_fill(end.cumsum(dim=-1) - end.long() > 0, PADDING)
 
 
 class _OfWords(torch.autograd.Function):

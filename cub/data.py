@@ -100,9 +100,8 @@ def load(
     birds, cache_dir = find_birds(config.data_dir, config.images_dir), config.cache_dir or config.data_dir
     names, captions = birds.names[split], birds.captions[split]
     path = cache_dir / f"cub_{split}_64_{md5_of_lines(names)[:8]}.npy"
-    modalities = {"image": image_caches.load(birds.folder, names, path, IMAGES)}
-    if source == "feature":
-        modalities["feature"] = load_features(birds, split, cache_dir)
+    features = {"feature": load_features(birds, split, cache_dir)} if source == "feature" else {}
+    modalities = {"image": image_caches.load(birds.folder, names, path, IMAGES)} | features
     caption_words = _words(captions, cache_dir)
     if vocabulary is None:
         vocabulary = Vocabulary.of(caption_words if split == "train" else _words(birds.captions["train"], cache_dir))

@@ -62,18 +62,18 @@ def main(config: Config) -> None:
         "--given takes test birds: leave out --condition-on-image and --condition-on-text",
     )
     model, vocabulary = load_trained(config)
+    is_modality = config.given is None or config.given in model.modalities
+    require(is_modality, f"this model has no {config.given}: use --given {model.modalities[0]}")
+    condition = given(config, model, vocabulary) if conditional else None
     needed = config.mixture or "feature" in model.modalities
     training = load_birds("train", model, vocabulary, config) if needed else None
     view = View(model, vocabulary, training)
     torch.manual_seed(config.seed)
     path, n = config.path(), config.n_samples
     if config.given:
-        is_modality = config.given in model.modalities
-        require(is_modality, f"this model has no {config.given}: use --given {model.modalities[0]}")
         birds = load_birds("test", model, vocabulary, config)[:n]
         written = view.decoded(birds, config.given, path.with_name(f"from_{config.given}.png"))
-    elif conditional:
-        condition = given(config, model, vocabulary)
+    elif condition:
         written = view.samples(config.path(condition.names), n, condition)
     else:
         written = view.samples(path, n, latents=config.latents(model, lambda: training.examples))

@@ -58,6 +58,8 @@ class Config(TrainingBirdOptions, MmvaeOptions, RunConfig):
     """weight of the image's or the feature's log-likelihood;
     0 stands for the ratio of the dimensions, 32 / 12288 or 32 / 2048.
     None: 0, with --model features 0.002, as in the authors' runs"""
+    num_hidden_layers: Literal[1] = 1
+    """a flag of the authors' code, whose networks of birds do not depend on it"""
     n_latents: Annotated[int | None, LATENT_NAMES] = None
     """dimensions of z, of its shared part beside private latents.
     None: 128, with features 64, as in the authors' runs"""

@@ -109,8 +109,8 @@ def main(config: Config) -> "list[optuna.trial.FrozenTrial]":
     """
     require(find_spec("optuna") is not None, f"search.py needs optuna: {install('optuna')}")
     config.check()
-    validation(config)
     with locked(config.save_dir):
+        validation(config)
         opened = study(config)
         _require_same_options(opened, config)
         for setting in FIRST:

@@ -15,7 +15,8 @@ from common.data import Examples, arrays, files
 from common.data.arrays import Expected
 from common.data.files import DataConfig, find
 from common.errors import require
-from common.io import AGAIN, DOWNLOAD_AGAIN, write_atomically
+from common.io import AGAIN, DOWNLOAD_AGAIN, load_tensors, write_atomically
+from common.progress import print_once
 from mnist.data import digits
 from mnist_svhn import mat_files
 from mnist_svhn.options import TrainingPairOptions
@@ -29,8 +30,10 @@ KNOWN = {  # md5
     ("SVHN", "test_32x32.mat"): "eb5a983be6a315427106f1b164d9cef3",
 }
 MAX_SVHN = 100_000  # images of a split; the training split has 73,257
+MODALITIES = ("mnist", "svhn")
 PARTS = ("train", "test", "valid")  # each with its own seed for pairing
 IDX = "mnist_svhn_idx.npz"
+MAKE_AGAIN = "make them again with make_idx.py"
 AUTHORS_IDX = "{split}-ms-{name}-idx.pt"  # of the MMVAE authors' bin/make-mnist-svhn-idx.py
 
 
@@ -70,15 +73,11 @@ def load_train(config: PairConfig) -> tuple[Examples, Examples | None]:
     """Load training pairs, and one matching of held-out images for validation (None for --valid 0); see `load`.
 
     The last --valid images of each modality are held out, by default a sixth of the rarer one's; --limit applies to
-    the pairs of each part. If the data-dir has a mnist_svhn_idx.npz (`save_pairs`), the training pairs come from there.
+    the pairs of each part. If the data-dir has a mnist_svhn_idx.npz (`save_pairs`), the training pairs come from there;
+    else for real SVHN from the authors' files, if it has them.
     """
     train, held_out = _hold_out(_images("train", config), config.valid)
-    kept = None
-    if not config.demo and (config.data_dir / IDX).exists():
-        about = _about(config, len(held_out[0][1]))
-        most = config.matchings * min(len(labels) for _, labels in train)
-        expected = {"train": Expected("<i8", (2, range(1, most + 1)))}
-        (kept,) = arrays.load(config.data_dir / IDX, about, expected, "make it again with make_idx.py")
+    kept = None if config.demo else _saved_pairs(config, [len(labels) for _, labels in train], len(held_out[0][1]))
     train = _paired(train, config, "train", config.matchings, kept).take(slice(config.limit))
     return train, _paired(held_out, config, "valid").take(slice(config.limit)) if len(held_out[0][1]) else None
 
@@ -101,13 +100,41 @@ def save_pairs(config: PairConfig) -> list[Path]:
     paths = [config.data_dir / IDX]
     arrays.save(paths[0], _about(config, len(held_out[0][1])), pairs)
     if config.svhn == "real":
-        for split, name in itertools.product(rows, ("mnist", "svhn")):
+        for split, name in itertools.product(rows, MODALITIES):
             paths.append(config.data_dir / AUTHORS_IDX.format(split=split, name=name))
             content = io.BytesIO()
             # their torch 1.3 reads no newer format; without a clone the file would hold both modalities' rows
             torch.save(rows[split][name].clone(), content, _use_new_zipfile_serialization=False)
             write_atomically(paths[-1], content.getbuffer())
     return paths
+
+
+def _saved_pairs(config: PairConfig, n: list[int], valid: int) -> Tensor | None:
+    """The training pairs (2, N) in the data-dir, from `save_pairs`' first file or the authors' two; None without these.
+
+    The authors' pairs of held-out images are left out.
+
+    Args:
+        n: the numbers of training images, of MNIST and of SVHN.
+        valid: the number of images held out of each.
+    """
+    path = config.data_dir / IDX
+    if path.exists():
+        expected = {"train": Expected("<i8", (2, range(1, config.matchings * min(n) + 1)))}
+        (pairs,) = arrays.load(path, _about(config, valid), expected, MAKE_AGAIN)
+        return pairs
+    paths = [config.data_dir / AUTHORS_IDX.format(split="train", name=name) for name in MODALITIES]
+    if config.svhn != "real" or not any(path.exists() for path in paths):
+        return None
+    files = f"{paths[0]} and {paths[1].name}"
+    rows = [load_tensors(path, Tensor, MAKE_AGAIN, MAKE_AGAIN) for path in paths]
+    are_rows = all(x.dtype == torch.int64 and x.shape == rows[0].shape == (x.numel(),) for x in rows)
+    require(are_rows and bool((rows[0] >= 0).all() & (rows[1] >= 0).all()), f"{files} hold no pairs: {MAKE_AGAIN}")
+    pairs = torch.stack(rows)
+    pairs = pairs[:, (pairs < torch.tensor(n)[:, None]).all(dim=0)]
+    require(pairs.shape[1] > 0, f"{files} pair no training images: {MAKE_AGAIN}, or give a smaller --valid")
+    print_once(f"{pairs.shape[1]:,} training pairs from {files}, whatever --matchings is")
+    return pairs
 
 
 Images = tuple[Tensor, Tensor]  # images (N, C, H, W) uint8 and their labels (N,)
@@ -174,7 +201,7 @@ def _paired(
         fits = all(rows.max() < len(labels) for rows, labels in ((i, digits), (j, svhn_digits)))
         require(
             fits and digits[i].equal(svhn_digits[j]),
-            f"{IDX} pairs images of other files: make it again with make_idx.py",
+            f"the pairs in {options.data_dir} are of images of other files: {MAKE_AGAIN}",
         )
     return Examples({"mnist": mnist, "svhn": svhn, "digit": digits}, {"mnist": i, "svhn": j, "digit": i})
 

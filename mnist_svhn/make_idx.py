@@ -4,9 +4,10 @@
     python make_idx.py --data-dir data --matchings 20 --svhn synthetic
 
 Writes mnist_svhn_idx.npz into the data-dir. train.py uses these pairs and refuses to run with other options of pairing.
-Without the file, train.py draws the same pairs at each start. With the real SVHN it also writes, for the authors' code,
-train-ms-mnist-idx.pt, train-ms-svhn-idx.pt, test-ms-mnist-idx.pt and test-ms-svhn-idx.pt: the same training pairs, and
-the pairs of our tests. The training pairs leave out the images that --valid holds out.
+With the real SVHN it also writes, for the authors' code, train-ms-mnist-idx.pt, train-ms-svhn-idx.pt,
+test-ms-mnist-idx.pt and test-ms-svhn-idx.pt: the same training pairs, and the pairs of our tests. train.py reads the
+first two if there is no mnist_svhn_idx.npz; without them it draws the same pairs at each start. The training pairs
+leave out the images that --valid holds out.
 """
 
 from dataclasses import dataclass

@@ -15,12 +15,15 @@ from functools import partial
 
 from torch import Tensor
 
+from common.data import Examples
+from common.models import MultimodalVAE
 from mnist.analyse import judges, labels
 from mnist.sample import shown_by
 from multimnist.data import FILL, MULTIMNIST, N_CHARACTERS, SIZE
-from multimnist.options import LENGTH, DatasetOptions, dataset_options
+from multimnist.options import LENGTH, DatasetOptions, changed, dataset_options
 from reports.analysis import AnalysisConfig, Labelled, analyse
 from reports.classifiers import image_classifier
+from reports.metrics import Judge
 from training import run_from_command_line
 
 STEPS = 6000  # of the reader's training
@@ -37,15 +40,20 @@ def by_number(characters: Tensor) -> dict[str, Tensor]:
     return {f"{n} digits": n_digits == n for n in range(LENGTH + 1)}
 
 
+def judges_of_strings(config: Config, train: Examples, labels: Tensor, model: MultimodalVAE) -> dict[str, Judge]:
+    """The judges of image and text. The dataset's options that are not the paper's are in the name of their file."""
+    name = "_".join([MULTIMNIST.name, *(f"{option}_{value}" for option, value in changed(config).items())])
+    build = partial(image_classifier, 1, SIZE, LENGTH, N_CHARACTERS)
+    return judges(config, train, labels, model, name, build, STEPS)
+
+
 DATA = Labelled(
     name=MULTIMNIST.name,
     load=MULTIMNIST.load,
     labels=labels,
     names=[f"character {i + 1}" for i in range(LENGTH)],
     n_values=N_CHARACTERS,
-    judges=partial(
-        judges, name=MULTIMNIST.name, build=partial(image_classifier, 1, SIZE, LENGTH, N_CHARACTERS), steps=STEPS
-    ),
+    judges=judges_of_strings,
     groups=by_number,
     shown=shown_by(MULTIMNIST),
     label="character",

@@ -12,11 +12,11 @@ from torch.nn.functional import interpolate, one_hot
 from common.data import Examples, arrays
 from common.data.arrays import Expected
 from common.data.files import DataConfig
-from common.errors import flag, require
+from common.errors import flags, require
 from common.progress import progress_bar
 from mnist.data import Dataset, digits
 from mnist.demo import scanned_digits
-from multimnist.options import LENGTH, PAPER, DatasetOptions, dataset_options
+from multimnist.options import LENGTH, DatasetOptions, changed, dataset_options
 
 SIZE = 50  # height and width of an image in pixels
 DIGIT = 28  # height and width of a digit of MNIST
@@ -58,9 +58,7 @@ def load(split: str, config: MultimnistConfig) -> Examples:
         path = config.data_dir / CACHE
         if config.download and not path.exists():
             make(config.data_dir, config.data_dir, options, SEED, download=True)
-        values = dataset_options(options)
-        changed = [flag(name, value) for name, value in values.items() if value != getattr(PAPER, name)]
-        command = " ".join(["python generate.py --mnist-dir DIR --data-dir", str(config.data_dir), *changed])
+        command = f"python generate.py --mnist-dir DIR --data-dir {config.data_dir} {flags(changed(options))}".rstrip()
         require(path.is_file(), f"{path} is missing: `{command}` makes it, --demo needs no files")
         examples = _read(path, split, dataset_options(options))
     return examples.take(slice(config.limit))

@@ -55,3 +55,8 @@ PAPER = DatasetOptions()
 def dataset_options(options: DatasetOptions) -> dict[str, int | bool]:
     """Return the `DatasetOptions` of a config, which may have other options too, as {name: value}."""
     return {field.name: getattr(options, field.name) for field in fields(DatasetOptions)}
+
+
+def changed(options: DatasetOptions) -> dict[str, int | bool]:
+    """Those of `dataset_options` that are not the paper's."""
+    return {name: value for name, value in dataset_options(options).items() if value != getattr(PAPER, name)}

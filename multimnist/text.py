@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch.distributions import Categorical, Distribution
 
 from multimnist.data import N_CHARACTERS
 from multimnist.options import LENGTH
@@ -31,6 +31,17 @@ class Autoregressive(Distribution):
         z = self.z.expand(*shape, -1).reshape(len(text), -1)
         log_p = self.network.teacher_forced(z, text).log_softmax(dim=-1)  # (N, 4, C)
         return log_p.gather(-1, text[..., None]).sum(dim=(-2, -1)).view(shape)
+
+    def sample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
+        """Draw strings (*sample_shape, ..., 4), each character given those before it."""
+        shape = self._extended_shape(sample_shape)
+        z = self.z.expand(*shape[:-1], -1).reshape(-1, self.z.shape[-1])
+        text, state = self.network.sos(z), self.network.state(z)  # (N, 1), (layers, N, H)
+        with torch.no_grad():
+            for _ in range(LENGTH):
+                logits, state = self.network.continued(z, text[:, -1:], state)
+                text = torch.cat([text, Categorical(logits=logits).sample()], dim=1)
+        return text[:, 1:].view(shape)
 
     @property
     def mode(self) -> Tensor:

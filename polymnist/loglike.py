@@ -34,9 +34,9 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     config.check()
     runs.check_same(dataset_options(config), config.model)
     model = config.trained_model("polymnist")
+    evaluations = [partial(joint_and_each, **config.sampling), *of_subsets(config, model)]
     examples = load("test", config).only(model.modalities)
     torch.manual_seed(config.seed)
-    evaluations = [partial(joint_and_each, **config.sampling), *of_subsets(config, model)]
     values = metrics.evaluate_examples(model, examples, evaluations, BATCH_SIZE)
     return tables.report_estimates(values, config, "polymnist", len(examples), about(config))
 

@@ -160,6 +160,10 @@ class Analysis:
     def __init__(self, config: AnalysisConfig, data: Labelled) -> None:
         self.config, self.data = config, data
         self.model = config.trained_model(data.name)
+        require(
+            not config.mixture or len(self.model.modelled) > 1,
+            "--mixture measures how often two modalities of a draw agree: this model generates fewer, leave it out",
+        )
         device = self.model.device
         splits = {split: data.load(split, config) for split in ("train", "test")}
         splits["test"] = splits["test"].take(slice(config.n_test))
@@ -174,10 +178,6 @@ class Analysis:
             check_values(examples, self.model)
         self.judges = data.judges(config, splits["train"], self.labels["train"], self.model)
         self.generated = {name: judge for name, judge in self.judges.items() if not judge.conditions(self.model)}
-        require(
-            not config.mixture or len(self.generated) > 1,
-            "--mixture measures how often two modalities of a draw agree: this model generates fewer, leave it out",
-        )
         self.sources = data.sources(self.model)
         self.test_with_labels = splits["test"]
         self.train, self.test = (examples.only(self.model.modalities) for examples in splits.values())

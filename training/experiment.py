@@ -2,17 +2,19 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from common.checkpoints import EXPERIMENTS
+from common.checkpoints import EXPERIMENTS, to_start_from
 from common.data.batches import Examples
 from common.data.splits import hold_out, unpair
 from common.errors import require
 from common.execution import devices, processes
+from common.io import locked
 from common.model_data import check_present, modelled
 from common.models.objectives import make_objective
 from common.multimodal_vae import MultimodalVAE
@@ -21,7 +23,7 @@ from training import trackers
 from training.loop import Trainer
 from training.model_options import ObjectiveOptions
 from training.options import RunConfig, as_json, taken_up
-from training.runs import Callback, Run
+from training.runs import Callback, Run, check_save_dir
 
 Split = Any  # what `load` returns: Examples, or what an experiment makes them from
 
@@ -72,6 +74,12 @@ def run(config: RunConfig, experiment: Experiment, callbacks: Sequence[Callback]
     config.check()
     _check_folder(experiment.name)
     trackers.check_installed(config.track)
+    folder = config.save_dir / config.experiment
+    was_locked = (folder / ".lock").exists() and processes.rank() == 0  # and may still be, by another process
+    with locked(folder) if was_locked else nullcontext():
+        goes_on = check_save_dir(experiment.name, config)
+    if config.pre_trained and not goes_on:
+        to_start_from(config.pre_trained, experiment.name, as_json(config))
     device = devices.select(config.cuda)  # before any work on several threads, which keep the settings they start with
     torch.manual_seed(config.seed)
     train, valid = experiment.load_train(config) if experiment.load_train else _held_out(config, experiment)

@@ -94,7 +94,12 @@ class ObjectiveOptions:
         fusion, family = self.record().fusion, FAMILIES[self.posterior]
         check_fusion(fusion, family)
         exists = self.objectives()
-        check_objective(self.obj or exists[0], exists, self.named(), family, self)
+        obj = self.obj or exists[0]
+        check_objective(obj, exists, self.named(), family, self)
+        in_range = obj != "mvtcae" or self.alpha is None or self.alpha <= 1
+        require(in_range, f"--alpha must lie between 0 and 1 with --obj mvtcae, it is {self.alpha}")
+        enough = obj != "iwae" or family.has_density or self.K != 1
+        require(enough, f"--obj iwae with {family.name} experts takes two samples or more: raise --K")
         averages = f"--looser takes the mean over a mixture's components, and {self.named()} is not a mixture"
         require(FUSIONS[fusion].is_mixture or not self.looser, f"{averages}: leave it out")
         scales = f"the prior of {family.name} experts has no scales to learn: leave out --learn-prior"
@@ -154,6 +159,8 @@ class PrivateOptions(ObjectiveOptions):
         require(fits, needs)
         unclustered = f"--n-clusters needs a model with a prior of clusters, not {self.named()}"
         require(record.clusters or self.n_clusters is None, unclustered)
+        learns_scales = record.clusters and getattr(self, "learn_prior", False)
+        require(not learns_scales, "a clustered prior has fixed scales: leave out --learn-prior")
         require_positive(self, "n_clusters")
 
 

@@ -137,7 +137,7 @@ class RunConfig(ComputeOptions, DataOptions):
         for name, value in vars(self).items():
             finite = not isinstance(value, float) or math.isfinite(value)
             require(finite, f"{option(name)} must be finite, it is {value}")
-            if name.startswith("lambda_") or name in ("annealing_epochs", "valid", "beta"):
+            if name.startswith("lambda_") or name in ("annealing_epochs", "valid", "beta", "alpha", "approx_m"):
                 require(value is None or value >= 0, f"{option(name)} must not be negative, it is {value}")
         require_seed(self)
         name = Path(self.experiment)

@@ -136,7 +136,9 @@ class Run(contextlib.ExitStack):
         with contextlib.ExitStack() as lock:
             if self.writes:
                 lock.enter_context(locked(self.dir))
-            self.checkpoint = self._last_checkpoint(config)
+            self.checkpoint = None
+            if check_save_dir(experiment, config):
+                self.checkpoint = load_tensors(self.dir / LAST, ResumeCheckpoint, REMEDY, REMEDY)
             if config.resume and not self.checkpoint:
                 print(f"{self.dir} holds no checkpoint to resume from: a new run starts")
             if self.writes:
@@ -189,36 +191,45 @@ class Run(contextlib.ExitStack):
             about["resumed_from"] = [*self.checkpoint.resumed_from, earlier]
         return about
 
-    def _last_checkpoint(self, config: RunConfig) -> ResumeCheckpoint | None:
-        """The last checkpoint of the run in the save-dir; None if there is none yet."""
-        config_file, other = self.dir / "config.json", "choose another --save-dir"
-        found = [name for name in (LAST, BEST) if (self.dir / name).exists()]
-        if not config_file.exists():
-            require(not found, f"{self.dir} holds {' and '.join(found)} without config.json: {other}")
-            return None
-        before = read_json(config_file, ConfigFile, other)
-        same = before.experiment == self.experiment
-        require(same, f"{self.dir} holds a run of {before.experiment[:100]}: {other}")
-        message = f"{self.dir} holds a run already: --resume continues it, --save-dir DIR starts another"
-        require(config.resume or not found, message)
-        if LAST not in found:  # a run that was killed between the two files of its first epoch has only the best model
-            return None
-        options = taken_up(type(config), before.config, config_file, other)
-        self._check_options(config, type(config)(**options))
-        return load_tensors(self.dir / LAST, ResumeCheckpoint, REMEDY, REMEDY)
 
-    def _check_options(self, config: RunConfig, before: RunConfig) -> None:
-        """Raise InputError if an option that must stay the same differs from the resumed run's."""
-        schedule = config.lr_schedule
-        fixed = {"settings"} if schedule == "constant" else {"settings", "epochs"}  # a schedule ends with the epochs
-        for name, value in vars(config).items():
-            earlier = getattr(before, name)
-            if name not in (MAY_CHANGE | NOT_OF_THE_RUN) - fixed and value != earlier:
-                difference = f"{flag(name, earlier)}, not {flag(name, value)}"
-                if isinstance(value, list | dict):  # not an option, but a fact about the data
-                    difference = f"another {name.replace('_', ' ')}"
-                why = f", since --lr-schedule {schedule} ends with them" if name == "epochs" else ""
-                raise InputError(f"{self.dir} was run with {difference}: --resume needs the same{why}")
+def check_save_dir(experiment: str, config: RunConfig) -> bool:
+    """Whether the save-dir holds a checkpoint that training goes on from.
+
+    Facts about the data that the config lacks yet, such as a vocabulary, are not compared.
+
+    Raises:
+        InputError: it holds a run and `resume` is off, another experiment's run, or a run with other options.
+    """
+    folder, other = config.save_dir / config.experiment, "choose another --save-dir"
+    config_file = folder / "config.json"
+    found = [name for name in (LAST, BEST) if (folder / name).exists()]
+    if not config_file.exists():
+        require(not found, f"{folder} holds {' and '.join(found)} without config.json: {other}")
+        return False
+    before = read_json(config_file, ConfigFile, other)
+    require(before.experiment == experiment, f"{folder} holds a run of {before.experiment[:100]}: {other}")
+    message = f"{folder} holds a run already: --resume continues it, --save-dir DIR starts another"
+    require(config.resume or not found, message)
+    if LAST not in found:  # a run that was killed between the two files of its first epoch has only the best model
+        return False
+    _check_options(folder, config, type(config)(**taken_up(type(config), before.config, config_file, other)))
+    return True
+
+
+def _check_options(folder: Path, config: RunConfig, before: RunConfig) -> None:
+    """Raise InputError if an option that must stay the same differs from the resumed run's."""
+    schedule = config.lr_schedule
+    fixed = {"settings"} if schedule == "constant" else {"settings", "epochs"}  # a schedule ends with the epochs
+    for name, value in vars(config).items():
+        earlier = getattr(before, name)
+        is_fact = isinstance(earlier, list | dict)  # not an option, but about the data
+        if name not in (MAY_CHANGE | NOT_OF_THE_RUN) - fixed and value != earlier and not (is_fact and value is None):
+            difference = f"{flag(name, earlier)}, not {flag(name, value)}"
+            if is_fact or isinstance(value, list | dict):
+                difference = f"another {name.replace('_', ' ')}"
+            why = f", since --lr-schedule {schedule} ends with them" if name == "epochs" else ""
+            remedy = f"--resume needs the same{why}, or another save_dir"
+            raise InputError(f"{folder} was run with {difference}: {remedy}")
 
 
 def read_metrics(folder: Path) -> list[Epoch]:

@@ -3,7 +3,8 @@
     python example_czx.py
 
 x = c a + z b + noise, with c, z ~ N(0, 1). All is linear and Gaussian, so that log p(data) is known exactly. The bound
-stays below it by (n - k)/2kn = 0.05 nats per element, since q(c|D) sees k of a class's n elements.
+stays below it by (n - k)/2kn = 0.05 nats per element, since q(c|D) sees k of a class's n elements. At the end stand
+predictive samples: new elements of a class, given five of it.
 """
 
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, Normal
+from torch.nn.functional import softplus
 
 from training import run_from_command_line
 from vhe import VHE, DataLoader
@@ -31,19 +33,24 @@ class Config:
 
 
 class Linear(nn.Module):
-    """N(W inputs + w, sigma^2) with a learned sigma; `sizes` are those of the inputs and of the value."""
+    """N(W inputs + w, softplus(V inputs + v)^2); `sizes` are those of the inputs and of the value."""
 
     sizes: tuple[int, int]
 
     def __init__(self) -> None:
         super().__init__()
-        self.mu, self.log_sigma = nn.Linear(*self.sizes), nn.Parameter(torch.zeros(1))
+        self.mu, self.unscaled = nn.Linear(*self.sizes), nn.Linear(*self.sizes)
+        nn.init.zeros_(self.unscaled.weight)  # sigma starts the same for all inputs: otherwise learning takes longer
 
     def draw_or_score(self, inputs: Tensor, value: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the value (B, D), drawn unless it is given, and its log-density (B,), nats."""
-        dist = Normal(self.mu(inputs), self.log_sigma.exp())
+        dist = Normal(self.mu(inputs), softplus(self.unscaled(inputs)))
         value = dist.rsample() if value is None else value
         return value, dist.log_prob(value).sum(dim=1)
+
+    def sigma(self) -> float:
+        """Return sigma where the inputs are 0, the mean over the value's dimensions."""
+        return softplus(self.unscaled.bias).mean().item()
 
 
 class Px(Linear):
@@ -124,17 +131,23 @@ def main(config: Config) -> Recovered:
     x, classes, c, z = draw()
     model = VHE(encoder=[Qc(), Qz()], decoder=Px())  # c, z ~ N(0, 1) by default
     loader = DataLoader(x, labels={"c": classes, "z": range(len(x))}, k_shot={"c": K_SHOT, "z": 1}, batch_size=100)
-    bound = train(model, loader, config.epochs, lr=0.03)
+    bound = train(model, loader, config.epochs, lr=0.05)
+    elements = x.view(CLASSES, ELEMENTS, -1)
     with torch.no_grad():
-        sampled = model.sample(inputs={"c": x.view(CLASSES, ELEMENTS, -1)[classes], "z": x[:, None]})
-    return shown(
+        sampled = model.sample(inputs={"c": elements[classes], "z": x[:, None]})
+        new = model.sample(inputs={"c": elements[:, :K_SHOT].repeat_interleave(ELEMENTS, dim=0)}).x  # z from the prior
+    recovered = shown(
         {
             "log p(data)/N and its bound": (exact_log_p(x), bound),
             "correlation of c's codes": (1.0, correlation(c[classes], sampled.c[:, 0])),
             "correlation of z's codes": (1.0, correlation(z, sampled.z[:, 0])),
-            "noise": (NOISE, model.decoder.log_sigma.exp().item()),
+            "noise": (NOISE, model.decoder.sigma()),
+            "spread of a class's elements": tuple((y - c[classes, None] * A).std().item() for y in (x, new)),
         }
     )
+    for title, rows in (("given elements of a class", x), ("new elements of it", new)):
+        print(f"\n{title}", *("  ".join(f"{value:6.2f}" for value in row) for row in rows[:K_SHOT].tolist()), sep="\n")
+    return recovered
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def main(config: Config) -> Recovered:
             "log p(data)/N and its bound": (exact_log_p(x[seen], *labels.values()), bound),
             "correlation of contents' codes": (1.0, correlation(c[content], sampled.c[:, 0])),
             "correlation of styles' codes": (1.0, correlation(s[style], sampled.s[:, 0])),
-            "noise": (NOISE, model.decoder.log_sigma.exp().item()),
+            "noise": (NOISE, model.decoder.sigma()),
             "error in unseen pairs": (NOISE, error.square().mean().sqrt().item()),
         }
     )

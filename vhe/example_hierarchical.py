@@ -96,8 +96,8 @@ def main(config: Config) -> Recovered:
         {
             "log p(data)/N and its bound": (exact_log_p(x), bound),
             "deviation of families": (FAMILY_STD, model.prior["c"].mu.weight.abs().item()),
-            "of classes of a family": (CLASS_STD, model.prior["c"].log_sigma.exp().item()),
-            "of elements of a class": (ELEMENT_STD, model.decoder.log_sigma.exp().item()),
+            "of classes of a family": (CLASS_STD, model.prior["c"].sigma()),
+            "of elements of a class": (ELEMENT_STD, model.decoder.sigma()),
         }
     )
 

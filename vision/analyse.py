@@ -38,6 +38,7 @@ class Config(celeba.Config):
 DATA = celeba.DATA._replace(
     name="vision",
     load=load,
+    judges=partial(celeba.judges, file="classifier_of_attributes_of_faces_with_masks.pt"),
     labels=lambda config, split, views: load_faces(split, config).modalities["attrs"][: len(views)].long(),
     shown=Shown(tuple(CHANNELS)),
     columns={"classifier, image": "test images"} | {f"coherence, {view} -> image": view for view in CHANNELS},

@@ -30,16 +30,17 @@ def load(split: str, config: celeba.FaceConfig) -> Examples:
     if config.demo:
         return _drawn(split, config.limit)
     data_dir, cache_dir = config.data_dir, config.cache_dir or config.data_dir
-    photographs = celeba.load(split, config)
+    if config.download:
+        celeba.fetch(data_dir)
     folder, names, splits = celeba.source(data_dir)
+    how = "`python setup.py {0} " + f"{folder} {data_dir}/" + "{0}` makes it, --demo needs no files"
+    for command, _ in MADE.values():  # before the photographs are decoded
+        require((data_dir / command).is_dir(), f"{data_dir / command} is missing: {how.format(command)}")
     rows = celeba.rows_of(split, splits, config.limit)
-    images = {"image": photographs.modalities["image"]}
+    images = {"image": celeba.load(split, config).modalities["image"]}
     for name, (command, inverted) in MADE.items():
-        view_dir, cache = data_dir / command, cache_dir / f"{command}_64.npy"
-        how = f"`python setup.py {command} {folder} {view_dir}` makes it, --demo needs no files"
-        require(view_dir.is_dir(), f"{view_dir} is missing: {how}")
-        kind = image_caches.Kind("L", inverted=inverted)
-        images[name] = image_caches.load(view_dir, names, cache, kind, remedy=how)[rows]
+        kind, cache = image_caches.Kind("L", inverted=inverted), cache_dir / f"{command}_64.npy"
+        images[name] = image_caches.load(data_dir / command, names, cache, kind, remedy=how.format(command))[rows]
     return _with_absent_masks(images)
 
 

@@ -38,12 +38,13 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     """Report the estimates: {name: {"mean", "stderr"}}, log-likelihoods in nats."""
     config.check()
     model = config.trained_model("vision")
+    more = of_subsets(config, model)
     examples = load("test", config)
     complete, _ = only_complete(examples)
     if len(complete) < len(examples):
         print(f"left out, since they have no mask: {tables.count(len(examples) - len(complete), 'face')}")
     torch.manual_seed(config.seed)
-    values = evaluate(model, complete, of_subsets(config, model), **config.sampling)
+    values = evaluate(model, complete, more, **config.sampling)
     return tables.report_estimates(values, config, "vision", len(complete))
 
 

@@ -14,6 +14,7 @@ from common.models.choices import Model
 from common.models.families import Family
 from common.multimodal_vae import MultimodalVAE
 from common.objectives import MultimodalObjective
+from common.progress import print_once
 
 OPTIONS = {  # {an option of objectives: its values that ask for nothing; all objectives take one sample}
     "K": (None, 1),
@@ -22,6 +23,7 @@ OPTIONS = {  # {an option of objectives: its values that ask for nothing; all ob
     "approx_m": (0,),
     "alpha": (None,),
 }
+WITHOUT_K = ("elbo", "elbo-importance")  # MMVAE's code takes and ignores --K with its elbo
 ARGUMENTS = {"dreg": "gradient", "approx_m": "K"}  # what the classes call these options
 NONE = MappingProxyType({})
 SAMPLES = {"K": 30, "looser": True}  # as in MMVAE's paper (Shi et al. 2019); its script has K = 20
@@ -168,7 +170,7 @@ def check_objective(obj: str, exists: Sequence[str], model: str, family: Family,
         options: a config with the options of objectives.
 
     Raises:
-        InputError: says what exists.
+        InputError: says what exists. A K that --obj elbo ignores takes a warning.
     """
     record = OBJECTIVES[obj]
     require(obj in exists, f"--obj {obj} does not exist for {model}: choose {', '.join(exists)}, or another model")
@@ -181,7 +183,10 @@ def check_objective(obj: str, exists: Sequence[str], model: str, family: Family,
         takers = [other for other, record in OBJECTIVES.items() if name in record.options]
         one_of = " or ".join(filter(None, (", ".join(takers[:-1]), takers[-1])))
         refused = f"{option(name)} needs --obj {one_of} (got --obj {obj})"
-        require(obj in takers or getattr(options, name) in unset, refused)
+        if name == "K" and obj in WITHOUT_K and options.K not in unset:
+            print_once(f"warning: {refused}: it is ignored, as in MMVAE's code")
+        else:
+            require(obj in takers or getattr(options, name) in unset, refused)
 
 
 def form_of(obj: str, is_mixture: bool, has_density: bool = True) -> type[MultimodalObjective]:

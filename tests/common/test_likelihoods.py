@@ -75,6 +75,9 @@ def test_a_function_of_output_and_value_is_summed_over_the_event(event_dims):
     assert (p.batch_shape, p.event_shape) == shapes[event_dims]
     torch.testing.assert_close(p.log_prob(x), (output * x).reshape(*p.batch_shape, -1).sum(dim=-1))
     assert likelihood.point(p) is output and FunctionLikelihood(torch.mul)(output).batch_shape == (4, 2)
+    for draw in (p.sample, p.rsample):
+        with pytest.raises(InputError, match=r"has a log-density alone: take p\.mean, it cannot be sampled"):
+            draw((5,))
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, float("inf"), float("nan")])

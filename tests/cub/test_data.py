@@ -329,9 +329,12 @@ def test_features_come_beside_their_images(tmp_path, monkeypatch):
         asked.append((found.names[split], cache_dir))
         return torch.arange(2.0)[:, None].expand(2, 2048)
 
-    monkeypatch.setattr(cub.data, "load_features", load_features)
     options = BirdOptions(cache_dir=tmp_path / "cache")
-    found = load("test", data_config(write_cub(tmp_path), options), source="feature").examples
+    with pytest.raises(InputError, match="run features.py with the same --data-dir"):
+        load("test", data_config(write_cub(tmp_path), options), source="feature")
+    assert not [*tmp_path.rglob("cub_test_64_*")], "the photographs are not decoded before"
+    monkeypatch.setattr(cub.data, "load_features", load_features)
+    found = load("test", data_config(tmp_path, options), source="feature").examples
     images = load("test", data_config(tmp_path, options)).examples.modalities["image"]
     assert asked == [(files_of("e.Four"), tmp_path / "cache")]
     assert found[torch.tensor([3, 12, 19])].modalities["feature"][:, 7].tolist() == [0, 1, 1]

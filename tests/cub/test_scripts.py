@@ -45,6 +45,14 @@ def test_the_authors_names_of_the_models(theirs, ours):
     assert given == same and given.model == ours
 
 
+def test_the_authors_number_of_hidden_layers_is_taken(capsys):
+    """Their pre-trained models' flags have it; no other number means anything for networks of birds."""
+    assert tyro.cli(train.Config, args=["--num-hidden-layers", "1"]) == train.Config()
+    with pytest.raises(SystemExit, match="2"):
+        run_script(train, ["--num-hidden-layers", "2"])
+    assert "--num-hidden-layers" in capsys.readouterr().err
+
+
 def test_runs_leave_a_model_pictures_and_its_words(trained):
     model, about = load_model(trained), load_config(trained)
     assert model.modalities in (("image", "caption"), ("feature", "caption"))
@@ -129,7 +137,7 @@ def test_a_run_is_not_resumed_on_other_words(tmp_path, monkeypatch):
         return birds, valid
 
     monkeypatch.setattr(train, "load_train", other_words)
-    with pytest.raises(InputError, match=r"was run with another vocabulary: --resume needs the same$"):
+    with pytest.raises(InputError, match=r"with another vocabulary: --resume needs the same, or another save_dir$"):
         train.main(config(tmp_path, epochs=2, resume=True, **options))
 
 
@@ -245,7 +253,7 @@ def test_the_authors_folder_takes_its_words_from_a_file(tmp_path, capsys):
     with pytest.raises(InputError, match=r"does not hold its vocabulary: add --vocab PATH"):
         call(loglike, *args)
     with pytest.raises(InputError, match=r"does not hold its vocabulary: add --vocab PATH"):
-        train.main(config(tmp_path / "run", model="features", pre_trained=tmp_path))
+        train.main(config(tmp_path / "run", model="features", n_latents=64, pre_trained=tmp_path))
     words = [*WORDS, *(f"other{i}" for i in range(1590 - len(WORDS)))]
     content = {"w2i": {word: i for i, word in enumerate(words)}, "i2w": dict(enumerate(words))}
     (tmp_path / "cub.vocab").write_text(json.dumps(content))

@@ -51,7 +51,7 @@ def test_models_of_subsets_learn_from_unpaired_examples(model):
         (["--model", "vae", "--lambda-text", "2"], "--model vae scores the image alone: leave out --lambda-text"),
         (["--model", "cvae", "--lambda-text", "2"], "--model cvae scores the image alone: leave out --lambda-text"),
         (["--model", "vae", "--paired-fraction", "0.5"], "--model vae has no use for unpaired examples"),
-        (["--model", "jmvae", "--alpha", "-1"], "alpha .--alpha. must not be negative, it is -1"),
+        (["--model", "jmvae", "--alpha", "-1"], "--alpha must not be negative, it is -1"),
         (["--model", "mvae", "--obj", "jmvae"], "--obj jmvae does not exist for --model mvae"),
     ],
 )

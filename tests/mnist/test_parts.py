@@ -321,7 +321,7 @@ def test_pixels_that_a_user_means(tmp_path):
             "--obj ar does not exist for --fusion moe",
         ),
         (halves, ["train", "--posterior", "ebm", "--obj", "stl"], "choose mvae, elbo, iwae"),
-        (halves, ["train", "--posterior", "ebm", "--obj", "iwae", "--K", "1"], "the ELBO takes one"),
+        (halves, ["train", "--posterior", "ebm", "--obj", "iwae", "--K", "1"], "takes two samples or more: raise --K"),
         (halves, ["train", "--missing", "1"], "--missing must lie in [0, 1), it is 1.0"),
         (halves, ["train", "--approx-m", "1"], "random subsets need at least 3 modalities"),
         (halves, ["train", "--obj", "elbo", "--approx-m", "1"], "--approx-m needs --obj mvae"),

@@ -194,7 +194,7 @@ def test_saved_pairs_are_those_drawn_anew_and_are_taken(mnist_dir):
     i, j = content["train"]
     for wrong in (np.stack([i, np.roll(j, 1)]), content["train"] + 1000):
         np.savez(path, **(content | {"train": wrong}))
-        with pytest.raises(InputError, match="pairs images of other files: make it again with make_idx.py"):
+        with pytest.raises(InputError, match="are of images of other files: make them again with make_idx.py"):
             load_train(data_config(mnist_dir, OPTIONS))
 
 
@@ -213,6 +213,44 @@ def test_pairs_of_the_real_svhn_are_also_saved_as_the_authors_code_reads_them(mn
     train, test = load_train(data_config(mnist_dir, options, valid=0))[0], load("test", data_config(mnist_dir, options))
     expected = [part.rows[name] for part in (train, test) for name in ("mnist", "svhn")]
     assert all(x.equal(y) for x, y in zip(rows, expected, strict=True)) and len(rows[0]) > 2 * len(rows[2]) > 0
+
+
+def test_the_authors_pairs_are_taken_but_for_those_of_held_out_images(mnist_dir):
+    """With the files of make_idx.py, and with other pairs, some of them repeated, as the authors' script has them."""
+    real = data_config(write_svhn(mnist_dir), replace(OPTIONS, svhn="real"), valid=0)
+    for path in save_pairs(real)[:1]:
+        path.unlink()
+    paths = [mnist_dir / f"train-ms-{name}-idx.pt" for name in ("mnist", "svhn")]
+    i, j = (torch.load(path, weights_only=True) for path in paths)
+    train, valid = load_train(real)
+    assert valid is None and train.rows["mnist"].equal(i) and train.rows["svhn"].equal(j)
+    order = torch.tensor([*range(len(i))[::-1], 0, 0])
+    for path, rows in zip(paths, (i, j), strict=True):
+        torch.save(rows[order], path, _use_new_zipfile_serialization=False)
+    train, valid = load_train(data_config(mnist_dir, replace(OPTIONS, svhn="real", matchings=1), valid=12))
+    n_mnist, n_svhn = (len(train.modalities[name]) for name in ("mnist", "svhn"))
+    known = [k for k in order.tolist() if i[k] < n_mnist and j[k] < n_svhn]
+    assert 0 < len(known) < len(i) and len(valid) > 0
+    assert train.rows["mnist"].equal(i[known]) and train.rows["svhn"].equal(j[known])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "idx.pt is missing: make"),
+        (torch.zeros(4), "hold no pairs: make"),
+        (torch.tensor([-1]), "hold no pairs"),
+        (torch.tensor([[1]]), "hold no pairs"),
+        (torch.tensor([10**6]), "pair no training images: make them again with make_idx.py, or give a smaller --valid"),
+        ([1], "is damaged, .*Tensor"),
+    ],
+)
+def test_authors_pairs_that_are_none_are_refused(mnist_dir, content, message):
+    torch.save(torch.tensor([0]), write_svhn(mnist_dir) / "train-ms-mnist-idx.pt")
+    if content is not None:
+        torch.save(content, mnist_dir / "train-ms-svhn-idx.pt")
+    with pytest.raises(InputError, match=message):
+        load_train(data_config(mnist_dir, replace(OPTIONS, svhn="real"), valid=0))
 
 
 @pytest.mark.parametrize(

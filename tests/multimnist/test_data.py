@@ -12,7 +12,8 @@ from common.errors import InputError
 from mnist.data import FILES
 from mnist.data import load as load_mnist
 from multimnist import data, generate
-from multimnist.data import FILL, PAPER, SHOWN, SOS, DatasetOptions, load, make, names, parse
+from multimnist.data import FILL, SHOWN, SOS, DatasetOptions, load, make, names, parse
+from multimnist.options import PAPER
 from tests.helpers.data_config import data_config
 from tests.helpers.mnist_files import idx, write_mnist
 from tests.helpers.scripts import run_script

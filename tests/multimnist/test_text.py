@@ -33,6 +33,20 @@ def test_probabilities_of_all_strings_add_up_to_one(decoder):
     torch.testing.assert_close(log_p.logsumexp(dim=0), torch.zeros(2, dtype=torch.float64))
 
 
+def test_strings_are_drawn_with_their_probabilities(decoder):
+    p, n = Autoregressive(decoder, torch.randn(2, 3, dtype=torch.float64)), 40_000
+    with torch.no_grad():
+        log_p = p.log_prob(EVERY_STRING[:, None])  # (20736, 2)
+        drawn = p.sample((n,))
+        found = p.log_prob(drawn)
+    assert drawn.shape == (n, 2, 4) and p.sample().shape == (2, 4)
+    mean, error = (log_p.exp() * log_p).sum(dim=0), found.std(dim=0) / n**0.5
+    assert ((found.mean(dim=0) - mean).abs() < 5 * error).all(), "the negative entropy, in nats"
+    for b, most in enumerate(log_p.max(dim=0).values.exp().tolist()):
+        share = (drawn[:, b] == EVERY_STRING[log_p[:, b].argmax()]).all(dim=1).double().mean().item()
+        assert share == pytest.approx(most, abs=5 * (most / n) ** 0.5)
+
+
 def test_the_mode_is_the_most_likely_of_all_strings(decoder, monkeypatch):
     z = torch.randn(6, 3, dtype=torch.float64)
     p = Autoregressive(decoder, z.view(2, 3, 3))

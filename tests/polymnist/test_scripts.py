@@ -239,7 +239,7 @@ def test_models_that_do_not_exist_are_refused(tmp_path):
         (("--n-clusters", 7), "--n-clusters needs a model with a prior of clusters, not --model mvae"),
         (("--limit", 60, "--model", "mvtcae", "--missing", 0.99, "--no-keep-incomplete"), "leaves none of .* complete"),
         (("--model", "cmvae", "--n-clusters", 0), "--n-clusters must be positive, not 0"),
-        (("--model", "mvtcae", "--alpha", 1.5), "alpha .--alpha. must lie between 0 and 1, it is 1.5"),
+        (("--model", "mvtcae", "--alpha", 1.5), "--alpha must lie between 0 and 1 with --obj mvtcae, it is 1.5"),
         (("--model", "jnf", "--missing", 0.2), "--model jnf needs complete examples: leave out --missing"),
         (("--model", "jnf", "--posterior", "laplace"), "there is no fusion jnf for laplace experts, only for"),
         (

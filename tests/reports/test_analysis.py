@@ -153,6 +153,7 @@ def test_a_mixture_needs_two_modalities_that_are_generated(tmp_path, monkeypatch
     call(import_module("mnist.train"), "--demo", *TINY, "--model", "cvae", "--save-dir", tmp_path)
     with pytest.raises(InputError, match="this model generates fewer, leave it out"):
         call(digits, tmp_path, "--demo", "--limit", 30, "--mixture", 2, "--no-umap", "--data-dir", tmp_path)
+    assert not [*tmp_path.glob("*classifier*")], "no judge is trained before"
 
 
 @pytest.mark.parametrize(
@@ -249,6 +250,23 @@ def test_judges_are_kept_in_the_cache_dir_of_folders_that_have_one(tmp_path, mon
     for options in ({"cache_dir": tmp_path / "cache"}, {"data_dir": tmp_path / "data"}):
         analyse.judges(analyse.Config(tmp_path / "run", **options), None, None, model)
     assert [file.parent for file in kept] == [tmp_path / "cache", tmp_path / "data"]
+
+
+def test_judges_of_other_training_images_have_files_of_their_own(tmp_path, monkeypatch):
+    """vision leaves out faces without a mask, and the options of MultiMNIST change its demo too."""
+    kept, model = [], SimpleNamespace(modalities=("image",), modelled=("image",))
+    for module, makes in (("celeba.analyse", "classifier"), ("mnist.analyse", "judge")):
+        monkeypatch.setattr(import_module(module), makes, lambda *args: kept.append(args[-1].name))
+    monkeypatch.setattr(import_module("mnist.analyse"), "load_config", lambda path: {})
+    for folder, options in (
+        *((folder, {}) for folder in ("celeba", "celeba19", "vision", "multimnist")),
+        ("multimnist", {"demo": True, "max_digits": 2, "reverse": True}),
+    ):
+        analyse = import_module(f"{folder}.analyse")
+        analyse.DATA.judges(analyse.Config(tmp_path, data_dir=tmp_path, **options), None, None, model)
+    faces = "classifier_of_attributes"
+    assert kept[:3] == [f"{faces}.pt", f"{faces}.pt", f"{faces}_of_faces_with_masks.pt"]
+    assert kept[3:] == ["multimnist_classifier.pt", "demo_multimnist_max_digits_2_reverse_True_classifier.pt"]
 
 
 def test_limit_shortens_the_draws_of_the_prior_too(tmp_path):

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import itertools
+import json
 import os
 import re
 import shutil
@@ -12,6 +13,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.client import HTTPConnection
 from importlib import import_module
@@ -35,7 +38,7 @@ from tests.helpers.authors import authors_file
 from tests.helpers.scripts import ROOT, run_script
 from tools.exploration import examples, pictures, server
 from tools.exploration.explorer import Explorer
-from tools.exploration.page import N_IN_VIEW, page
+from tools.exploration.page import N_IN_VIEW, call_type, page
 from tools.exploration.views import NO_ATTRIBUTE, NONE, SHOWN, VIEWS, Attributes, Choice, Picture, Words
 
 OPTIONS = {
@@ -226,6 +229,7 @@ UNREADABLE = {
     "cut off": (damaged(PNG[:45]), DAMAGED),
     "a flipped bit": (damaged(PNG[:45] + bytes([PNG[45] ^ 8]) + PNG[46:]), DAMAGED),
     "another format": (damaged(b"%!PS-Adobe-3.0 EPSF-3.0"), DAMAGED),
+    "4.01 megapixels": (uri(Image.new("1", (2005, 2000))), "the picture has 2,005 x 2,000 pixels, more than 4,000,000"),
     "64.01 megapixels": (uri(Image.new("1", (8001, 8000))), "the picture has 8,001 x 8,000 pixels"),
     "2^32 pixels": (damaged(PNG[:16] + b"\0\1\0\0" * 2 + PNG[24:]), DAMAGED),
 }
@@ -243,9 +247,27 @@ def test_a_picture_that_cannot_be_read_takes_one_line(kind):
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # which pytest makes an error
 def test_no_pixel_of_a_picture_that_is_too_large_is_decoded(monkeypatch):
     monkeypatch.setattr(PngImageFile, "load", lambda _: pytest.fail("it was decoded"))
-    value, message = UNREADABLE["64.01 megapixels"]
-    with pytest.raises(InputError, match=re.escape(message)):
-        Picture(1, 28).read(value)
+    for kind in ("4.01 megapixels", "64.01 megapixels"):
+        value, message = UNREADABLE[kind]
+        with pytest.raises(InputError, match=re.escape(message)):
+            Picture(1, 28).read(value)
+
+
+def test_one_picture_is_decoded_at_a_time(monkeypatch):
+    load, running, most = PngImageFile.load, [], []
+
+    def slow_load(image):
+        running.append(image)
+        most.append(len(running))
+        time.sleep(0.02)
+        running.pop()
+        return load(image)
+
+    monkeypatch.setattr(PngImageFile, "load", slow_load)
+    with ThreadPoolExecutor(4) as pool:
+        read = list(pool.map(pictures.read, [uri(Image.new("L", (8, 8), shade)) for shade in range(4)]))
+    assert [image.getpixel((0, 0)) for image in read] == [(shade, shade, shade, 255) for shade in range(4)]
+    assert len(most) >= 4 and set(most) == {1}
 
 
 def build(experiment, **options):
@@ -327,15 +349,11 @@ def client():
     """A browser's requests to the explorer of two small models of MNIST."""
     first, second = (Explorer(model_of("mnist"), VIEWS["mnist"]) for _ in range(2))
     second.dimensions = second.dimensions[::-1]
-    make_page = partial(
-        page,
-        {"one": first, "<script>alert('two')": second},
-        "a <script>alert('model')</script>",
-        examples.load("mnist"),
-    )
+    explorers = {"one": first, "<script>alert('two')": second}
+    make_page = partial(page, explorers, "a <script>alert('model')</script>", examples.load("mnist"))
 
     async def make():  # outside a loop gradio would make some and leave them open
-        return server.application(make_page)
+        return server.application(make_page, call_type(explorers))
 
     with TestClient(asyncio.run(make()), base_url=HOME) as client:
         yield client
@@ -401,7 +419,35 @@ def test_the_page_tells_what_is_wrong_with_a_picture(client, kind, capfd):
 def test_a_request_that_is_too_large_is_not_read(client):
     answer = client.post(FRAME, json=values(pictures.START + "A" * pictures.MAX_BYTES))
     assert answer.status_code == 413 and answer.text == "a request has at most 16 MiB"
-    assert client.post(FRAME, content=iter([b"{}"])).status_code == 413  # its length is unknown
+    for headers in ({}, {"Content-Length": "2"}):  # in chunks, whatever its headers say
+        assert client.post(FRAME, content=iter([bytes(2**20)] * 17), headers=headers).status_code == 413
+    chunks = (chunk.encode() for chunk in re.findall(".{1,40}", json.dumps(values())))
+    assert client.post(FRAME, content=chunks, headers={"Content-Type": "application/json"}).status_code == 200
+    answer = client.post(FRAME, json=values() | {"event_data": [0] * 10_000})
+    assert answer.status_code == 413 and answer.text == "a request has at most 10,000 values"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(5, None, "x", {}, [], ["", NONE, 0], [5, NONE, 0, *6 * [0]], ["", "11", 0, *6 * [0]], ["", 1, 0, *6 * [0]]),
+        *(["", NONE, draw, *6 * [0]] for draw in ("1", 0.5, -1, 101, None, [0])),
+        *(["", NONE, 0, move, *5 * [0]] for move in ("1", None, 4.5, 1e300, [])),
+        ["", NONE, 0, *7 * [0]],
+    ],
+)
+def test_values_of_other_types_are_refused(client, data):
+    answer = client.post(FRAME, json=values() | {"data": data})
+    assert answer.status_code == 400 and answer.text.startswith("the request is damaged, "), answer.text
+
+
+OTHER_EVENTS = [json.dumps(values() | {"fn_index": i}).encode() for i in (-1, 0, FN_INDEX + 1, "10", None)]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[" * 5000, b"\xff", b"null", b'{"data": []}', *OTHER_EVENTS])
+def test_what_is_no_call_of_the_page_is_refused(client, content):
+    answer = client.post(FRAME, content=content)
+    assert answer.status_code == 400 and "ask as the page does" in answer.text
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:7860", "[::1]", ""])
@@ -461,7 +507,7 @@ def test_a_path_as_a_value_reads_no_file(client, tmp_path):
     secret.write_text(SECRET)
     for address in ({"path": str(secret)}, {"path": "x", "url": f"file://{secret}"}, {"path": f"file://{secret}"}):
         answer = client.post(FRAME, json=values(address | {"meta": {"_type": "gradio.FileData"}}))
-        assert answer.status_code == 500 and SECRET not in answer.text
+        assert answer.status_code == 400 and SECRET not in answer.text
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ import torch
 from common.checkpoints import BEST, LAST, load
 from common.data import Examples
 from common.errors import InputError
+from common.io import locked
 from common.likelihoods import BernoulliLikelihood
 from common.objectives import MvaeElbo, StandardElbo
 from mnist import train as mnist_train
@@ -267,6 +268,26 @@ def test_impossible_values_leave_no_trace(tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
         mnist_train.main(config(tmp_path / "run", **changes))
     assert not (tmp_path / "run").exists()
+
+
+def test_what_cannot_run_is_refused_before_the_data_are_loaded(tmp_path, uninterrupted):
+    def load_nothing(split, config):
+        raise AssertionError("the data are loaded")
+
+    experiment = mnist_train.experiment()._replace(load=load_nothing)
+    shutil.copytree(uninterrupted, tmp_path / "done")
+    for save_dir, changes, message in (
+        ("done", {}, "holds a run already"),
+        ("done", {"resume": True, "lr": 0.1}, "not --lr 0.1: --resume needs the same, or another save_dir"),
+        ("new", {"pre_trained": tmp_path / "done", "n_latents": 9}, "with --n-latents 8, not --n-latents 9"),
+        ("new", {"model": "mvtcae", "alpha": 2.0}, "--alpha must lie between 0 and 1 with --obj mvtcae, it is 2.0"),
+        ("new", {"posterior": "ebm", "obj": "iwae", "K": 1}, "--obj iwae with ebm experts takes two samples or more"),
+    ):
+        with pytest.raises(InputError, match=message):
+            run(config(tmp_path / save_dir, **changes), experiment)
+    assert not (tmp_path / "new").exists()
+    with locked(tmp_path / "busy"), pytest.raises(InputError, match="another process is at work in .*busy"):
+        run(config(tmp_path / "busy"), experiment)
 
 
 def test_weak_supervision_uses_the_unpaired(tmp_path):
@@ -552,7 +573,7 @@ def test_steps_that_differ_from_batch_to_batch_are_not_captured():
 def test_a_default_that_is_not_set_is_named_as_an_option(tmp_path):
     iwae = {"model": "bivcca", "obj": "iwae", "K": 2, "epochs": 1, "limit": 20}
     mnist_train.main(config(tmp_path, **iwae))
-    with pytest.raises(InputError, match="was run with no --looser, not --no-looser: --resume needs the same"):
+    with pytest.raises(InputError, match="no --looser, not --no-looser: --resume needs the same, or another save_dir"):
         mnist_train.main(config(tmp_path, **iwae, looser=False, resume=True))
 
 

@@ -26,7 +26,11 @@ def test_classes_and_elements_are_recovered(capsys):
     assert recovered["correlation of c's codes"][1] > 0.98
     assert recovered["correlation of z's codes"][1] > 0.93
     assert recovered["noise"][1] == pytest.approx(example_czx.NOISE, rel=0.1)
-    assert len(capsys.readouterr().out.splitlines()) == 1 + len(recovered)
+    truth, spread = recovered["spread of a class's elements"]
+    assert spread == pytest.approx(truth, rel=0.1), "of predictive samples, given five others"
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + len(recovered) + 2 * (2 + example_czx.K_SHOT)
+    assert all(len(line.split()) == len(example_czx.A) for line in lines[-example_czx.K_SHOT :])
 
 
 @pytest.mark.slow

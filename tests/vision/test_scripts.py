@@ -154,6 +154,7 @@ def test_views_that_were_not_made_are_named(tmp_path):
     ):
         vision.data.load("train", data_config(tmp_path))
     assert len(list((tmp_path / "img_align_celeba").iterdir())) == N
+    assert not (tmp_path / "celeba_64.npy").exists(), "the photographs are not decoded before"
 
 
 @pytest.mark.slow

@@ -4,9 +4,10 @@ import html
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import gradio as gr
+from msgspec import Meta, defstruct
 from torch import Tensor
 
 from common.errors import InputError
@@ -14,6 +15,8 @@ from tools.exploration.explorer import Explorer
 
 STYLE = Path(__file__).with_name("page.css").read_text()
 N_IN_VIEW = 4  # sliders that are not folded away
+REACH, DRAWS = 4, 100  # of the sliders: of a latent to either side, and of the random draw
+MOVE, DRAW = Annotated[float, Meta(ge=-REACH, le=REACH)], Annotated[int, Meta(ge=0, le=DRAWS)]
 HELP = (
     "Give what you like, or click an example: every modality is decoded from what you give, or from the prior if you "
     "give nothing. The sliders move the latent code from there."
@@ -45,6 +48,17 @@ def page(explorers: dict[str, Explorer], title: str, examples: dict[str, Tensor]
     return blocks
 
 
+def call_type(explorers: dict[str, Explorer]) -> type:
+    """Return the type of what the page sends: the modalities' values, the draw and the sliders, in this order.
+
+    Its events have numbers: that of reset's click is 0, those of the inputs' changes and of loading follow.
+    """
+    first, *_ = explorers.values()
+    n_sliders = min(len(explorer.dimensions) for explorer in explorers.values())
+    data = (*(view.value for view in first.views.values()), DRAW, *n_sliders * [MOVE])
+    return defstruct("Call", [("data", tuple[data]), ("fn_index", Annotated[int, Meta(ge=1, le=len(data) + 1)])])
+
+
 def frames(explorers: dict[str, Explorer], n_given: int, *values: Any) -> str:  # noqa: ANN401 (gradio's values)
     """Return what the models decode, as HTML.
 
@@ -67,11 +81,11 @@ def _sliders(explorers: Sequence[Explorer]) -> tuple[list[gr.Slider], gr.Slider]
     """Return the sliders of the latents, which move the same rank in every model, and the one of the draw."""
     ranked = list(zip(*(explorer.dimensions for explorer in explorers), strict=False))  # those that all models have
     labels = [f"effect {i}: latent {', '.join(map(str, numbers))}" for i, numbers in enumerate(ranked, 1)]
-    sliders = [gr.Slider(-4, 4, 0, step=0.1, label=label) for label in labels[:N_IN_VIEW]]
+    sliders = [gr.Slider(-REACH, REACH, 0, step=0.1, label=label) for label in labels[:N_IN_VIEW]]
     reset = gr.Button("reset all sliders")
     with gr.Accordion("More latents, and random draws", open=False):
-        sliders += [gr.Slider(-4, 4, 0, step=0.1, label=label) for label in labels[N_IN_VIEW:]]
-        draw = gr.Slider(0, 100, step=1, label="random draw of z (0: no draw, but the mean)")
+        sliders += [gr.Slider(-REACH, REACH, 0, step=0.1, label=label) for label in labels[N_IN_VIEW:]]
+        draw = gr.Slider(0, DRAWS, step=1, label="random draw of z (0: no draw, but the mean)")
     moved = [*sliders, draw]
-    reset.click(lambda: [0] * len(moved), None, moved, queue=False, api_visibility="private")
+    reset.click(None, None, moved, js=f"() => {[0] * len(moved)}", api_visibility="private")
     return sliders, draw

@@ -6,6 +6,7 @@ import html
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from threading import Lock
 
 import gradio as gr
 import numpy as np
@@ -16,6 +17,8 @@ from common.errors import InputError, require
 
 SIDE = 280  # width and height of the canvas, pixels
 MAX_BYTES = 16 * 2**20  # of an upload, and of a request
+MAX_DECODED = 4_000_000  # pixels; the page sends SIDE x SIDE
+DECODING = Lock()  # one picture at a time, for the sake of memory
 START = "data:image/png;base64,"
 CANVAS = f"""
 <canvas width="{SIDE}" height="{SIDE}" role="img" aria-label="${{label}}"></canvas>
@@ -52,7 +55,10 @@ def read(value: str) -> Image.Image | None:
         content = base64.b64decode(value[len(START) :], validate=True)
     except binascii.Error as error:
         raise InputError("the picture is not base64: choose another one") from error
-    with open_picture(content, "choose another one", "the picture") as image:
+    with DECODING, open_picture(content, "choose another one", "the picture") as image:
+        width, height = image.size
+        fits = width * height <= MAX_DECODED
+        require(fits, f"the picture has {width:,} x {height:,} pixels, more than {MAX_DECODED:,}: choose another one")
         return ImageOps.fit(image, (SIDE, SIDE)).convert("RGBA")
 
 

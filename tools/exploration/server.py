@@ -9,6 +9,7 @@ import re
 import socket
 import tempfile
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import gradio as gr
 import gradio.routes
@@ -21,10 +22,12 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from common.errors import InputError, require
+from common.io import MIB, decode
 from tools.exploration.page import STYLE
 from tools.exploration.pictures import MAX_BYTES
 
 ADDRESS = "127.0.0.1"
+MAX_VALUES = 10_000  # in a request
 MAX_PAGES = 100  # open pages whose last values gradio keeps
 ROUTES = re.compile(
     r"GET /(theme\.css|favicon\.ico|manifest\.json)?|GET /(assets|static)(/[\w@-][\w.@-]*)+|POST /gradio_api/run/\w+"
@@ -49,11 +52,11 @@ def listen(port: int) -> socket.socket:
         raise InputError(f"--port {port}: {os.strerror(error.errno)}: choose another port") from error
 
 
-def application(make: Callable[[], gr.Blocks]) -> FastAPI:
-    """The server's application, with the page that `make` returns."""
+def application(make: Callable[[], gr.Blocks], call: type) -> FastAPI:
+    """The server's application, with the page that `make` returns, whose requests in JSON are of the type `call`."""
     # another site can let its own name lead to this address, and its scripts would then be this page's: check the host
     hosts = Middleware(TrustedHostMiddleware, allowed_hosts=[ADDRESS, "localhost"])
-    app = FastAPI(middleware=[hosts, Middleware(BaseHTTPMiddleware, dispatch=guard)])
+    app = FastAPI(middleware=[hosts, Middleware(BaseHTTPMiddleware, dispatch=partial(guard, call=call))])
     with tempfile.TemporaryDirectory() as folder:  # gradio makes a folder in it, for routes that are shut
         gradio.routes.DEFAULT_TEMP_DIR = folder
         page = make()
@@ -68,15 +71,25 @@ def serve(app: FastAPI, listening: socket.socket) -> None:
     uvicorn.Server(config).run([listening])
 
 
-async def guard(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
+async def guard(request: Request, answer: Callable[[Request], Awaitable[Response]], call: type) -> Response:
     """Answer a request if the page itself makes such requests, and tell the browser to load nothing from elsewhere."""
-    origin, length = request.headers.get("origin"), request.headers.get("content-length")
+    origin, body = request.headers.get("origin"), bytearray()
     if origin not in (None, f"http://{request.headers['host']}"):
         return PlainTextResponse("only the explorer's own page may ask", 403)
     if not ROUTES.fullmatch(f"{request.method} {request.url.path}"):
         return PlainTextResponse("there is no such page", 404)
-    if request.method == "POST" and not (length and int(length) <= MAX_BYTES):
-        return PlainTextResponse(f"a request has at most {MAX_BYTES / 2**20:g} MiB", 413)
+    if request.method == "POST":
+        async for chunk in request.stream():  # a request's own headers need not tell its length
+            body += chunk
+            if len(body) > MAX_BYTES:
+                return PlainTextResponse(f"a request has at most {MAX_BYTES / MIB:g} MiB", 413)
+        if sum(map(body.count, (b",", b"[", b"{"))) >= MAX_VALUES:  # one stands before each value but the first
+            return PlainTextResponse(f"a request has at most {MAX_VALUES:,} values", 413)
+        try:
+            decode(bytes(body), call, "the request", "ask as the page does")
+        except InputError as error:
+            return PlainTextResponse(str(error), 400)
+        request._body = bytes(body)  # where Request.body would keep it, for gradio to read
     response = await answer(request)
     response.headers["Content-Security-Policy"] = POLICY
     return response

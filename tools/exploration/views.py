@@ -4,6 +4,7 @@ import html
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, ClassVar, Literal
 
 import gradio as gr
 import numpy as np
@@ -34,10 +35,12 @@ N_CLASSES = 3  # the most probable ones are shown
 class Picture:
     """The view of an image modality: uploaded, or with one channel also drawn, and shown enlarged.
 
+    value: the type of what its component holds, as JSON; in all views.
     drawing: reads the ink of a drawing, such as `strokes.digit`; None leaves it as it was drawn.
     brush: width of the brush, pixels of the modality.
     """
 
+    value: ClassVar = str | None
     channels: int
     size: int
     drawing: Callable[[Image.Image], np.ndarray] | None = None
@@ -73,6 +76,10 @@ class Choice:
 
     names: Sequence[str]
 
+    @property
+    def value(self) -> Any:  # noqa: ANN401 (a type)
+        return Literal[(NONE, *self.names)]
+
     def input(self, label: str, _: Tensor) -> gr.components.Component:
         return gr.Radio([NONE, *self.names], value=NONE, label=label)
 
@@ -92,6 +99,10 @@ class Attributes:
 
     names: Sequence[str]
 
+    @property
+    def value(self) -> Any:  # noqa: ANN401 (a type)
+        return list[Literal[(NO_ATTRIBUTE, *self.names)]]
+
     def input(self, label: str, _: Tensor) -> gr.components.Component:
         return gr.CheckboxGroup([NO_ATTRIBUTE, *self.names], label=f"{label} (those that you do not tick are no)")
 
@@ -106,6 +117,7 @@ class Attributes:
 class Words:
     """The view of a text, given the functions that encode and decode it."""
 
+    value: ClassVar = str | None
     encode: Callable[[str], Tensor]
     decode: Callable[[Tensor], Sequence[str]]
 
