@@ -8,7 +8,8 @@ finite in float32. Beyond it a sum or a square overflows: training stops, since 
 """
 
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import torch
@@ -289,7 +290,7 @@ def check_range(name: str, x: Tensor, likelihood: nn.Module, present: Tensor | N
         if present is not None:
             outside = outside.reshape(*present.shape, -1).any(dim=-1) & present
         scaled = "scale them, those of uint8 with / 255"
-        require(not outside.any(), f"{name} has values outside [0, 1], and its likelihood is Bernoulli: {scaled}")
+        require(not outside.any(), f"{name} has values outside [0, 1], and its likelihood takes no others: {scaled}")
 
 
 def check_class(name: str, x: Tensor, likelihood: nn.Module, p: Distribution) -> None:
@@ -300,11 +301,26 @@ def check_class(name: str, x: Tensor, likelihood: nn.Module, p: Distribution) ->
         require(int(x.max()) <= last, f"{decoded}: count classes from 0, or give the decoder more")
 
 
-class GroupedLikelihood(nn.ModuleDict):
-    """The modalities' likelihoods, independent given z, by name; positional arguments are named "0", "1", ..."""
+def check_names(names: Iterable[str]) -> None:
+    """Raise InputError for modalities whose networks or terms (`common.objectives.Bound`) would have another's name."""
+    attributes = nn.ModuleDict()
+    unfit = [name for name in names if not re.fullmatch("[^.,|]+", name) or hasattr(attributes, name)]
+    unfit += [name for name in names if re.fullmatch(r"kl|joint|mixture|ar|subset\d+", name)]
+    taken = "an empty name, one with . , or |, an attribute of torch.nn.ModuleDict, or an objective's term"
+    require(not unfit, f"a modality cannot be called {', '.join(map(repr, unfit))}, {taken}: rename it")
 
-    def __init__(self, *likelihoods: nn.Module, **named: nn.Module) -> None:
-        super().__init__({str(i): likelihood for i, likelihood in enumerate(likelihoods)} | named)
+
+class GroupedLikelihood(nn.ModuleDict):
+    """The modalities' likelihoods, independent given z, by name; positional arguments are named "0", "1", ...
+
+    Raises:
+        InputError: see `check_names`.
+    """
+
+    def __init__(self, /, *likelihoods: nn.Module, **named: nn.Module) -> None:
+        by_name = {str(i): likelihood for i, likelihood in enumerate(likelihoods)} | named
+        check_names(by_name)
+        super().__init__(by_name)
 
     def forward(self, outputs: Mapping[str, Tensor]) -> dict[str, Distribution]:
         """The decoders' outputs {name: (..., *event)} -> {name: p(x_m|z)}."""
