@@ -64,8 +64,8 @@ class MultimodalVAE(nn.Module):
         private = dict(private or {})
         require(
             not private or variational_posterior.per_latent,
-            "private latents need a family with parameters for them (gaussian, laplace, softplus-laplace or -normal), "
-            "and no flows",
+            "private latents need a family with parameters for them (gaussian, laplace, softplus-laplace or -normal, "
+            "student-t), and no flows",
         )
         require(
             not private or variational_strategy.per_latent,
