@@ -159,7 +159,9 @@ def n_shared_latents(latent_dim: int, private: Mapping[str, int]) -> int:
 
 
 def n_elements(encoder: nn.Module | None) -> int | None:
-    """The number of elements if an encoder's modality is a set, None if it is not."""
+    """The number of elements if an encoder's modality is a set, None if it is not; a Sequential's first layer tells."""
+    while isinstance(encoder, nn.Sequential):
+        encoder = next(iter(encoder), None)
     return getattr(encoder, "n_elements", None)
 
 

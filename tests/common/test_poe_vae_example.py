@@ -5,6 +5,8 @@ import torch
 import torch.nn as nn
 
 from common.encoders_decoders import (
+    DecoderModalityEmbedding,
+    EncoderModalityEmbedding,
     GatherLayer,
     ModalityEmbedding,
     NetworkList,
@@ -129,6 +131,22 @@ def test_its_vectorised_layout_is_made_of_its_layers():
     assert decoded.shape == (3, 2, m_dim) and not torch.allclose(decoded[:, 0], decoded[:, 1])
     DregIwaeElbo(vae, K=4)(x).backward()
     assert all(p.grad is not None and p.grad.any() for p in vae.parameters())
+
+
+def test_embeddings_that_are_appended():
+    """Those of poe-vae; a half that is not there has no expert."""
+    x, embed = torch.stack(halves(3), dim=1), DecoderModalityEmbedding(2, 4)
+    z = torch.randn(3, latent_dim)
+    assert embed(z)[1, 0].tolist() == [*z[1].tolist(), *embed.embedding[0].tolist()]
+    encoder = nn.Sequential(EncoderModalityEmbedding(2, 4), SplitLinearLayer(m_dim + 4, (latent_dim,) * 2))
+    decoder = nn.Sequential(embed, nn.Linear(latent_dim + 4, m_dim))
+    vae = nn.ModuleDict(dict(example()) | {"encoder": encoder, "decoder": decoder, "likelihood": BernoulliLikelihood()})
+    objective = DregIwaeElbo(vae, K=4)
+    objective(x).backward()
+    assert all(p.grad is not None and p.grad.any() for p in vae.parameters())
+    x[:, 1] = torch.nan
+    mu, logvar = encoder[1](torch.cat([x[:, 0], encoder[0].embedding[0].expand(3, -1)], dim=1))
+    torch.testing.assert_close(objective.model.posterior(x).mean, mu / (1 + logvar.exp()))
 
 
 def test_pieces_in_other_shapes():
