@@ -81,14 +81,14 @@ class LocationScaleLikelihood(nn.Module):
 
     Args:
         family: torch's Laplace or Normal.
-        scale: the family's second parameter.
+        scale: the family's second parameter; by default that of poe-vae.
         event_dims: the number of trailing dimensions of one example.
 
     Raises:
         InputError: another family, or a scale that is not positive.
     """
 
-    def __init__(self, family: type[Distribution], scale: float, event_dims: int = 1) -> None:
+    def __init__(self, family: type[Distribution], scale: float = 0.1, event_dims: int = 1) -> None:
         super().__init__()
         require(family in (Laplace, Normal), f"the family must be torch's Laplace or Normal (got {family.__name__})")
         require(0 < scale < math.inf, f"a likelihood's scale must be positive and finite, it is {scale}")
