@@ -278,7 +278,7 @@ def check_dims(name: str, x: Tensor, likelihood: nn.Module, is_set: bool) -> Non
     """
     event_dims, n = getattr(likelihood, "event_dims", None), x.dim() - 1 - is_set
     takes = f"its likelihood takes {event_dims} dimensions for each {'element' if is_set else 'example'}"
-    takes += ", a class being no one-hot" if isinstance(likelihood, CategoricalLikelihood) else ""
+    takes += ", a class being the argmax of a one-hot" if isinstance(likelihood, CategoricalLikelihood) else ""
     remedy = f"reshape them, or give the likelihood event_dims={n}"
     require(event_dims in (None, n), f"{name} has values of shape {tuple(x.shape)}, and {takes}: {remedy}")
 

@@ -148,7 +148,7 @@ def _kl_student_t(q: StudentT, p: StudentT) -> Tensor:
     """
     s_q, s_p = math.sqrt(3) * q.scale, math.sqrt(3) * p.scale
     r = (q.loc - p.loc).square() + (s_q + s_p).square()
-    return 2 * (r / (4 * s_q * s_p)).log() + (s_q / s_p).log() + 2 - 4 * s_q * (s_q + s_p) / r
+    return 2 * (r / 4).log() - s_q.log() - 3 * s_p.log() + 2 - 4 * s_q * (s_q + s_p) / r
 
 
 class Spheres(LatentDistribution):
