@@ -8,7 +8,8 @@ finite in float32. Beyond it a sum or a square overflows: training stops, since 
 """
 
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import torch
@@ -80,14 +81,14 @@ class LocationScaleLikelihood(nn.Module):
 
     Args:
         family: torch's Laplace or Normal.
-        scale: the family's second parameter.
+        scale: the family's second parameter; by default that of poe-vae.
         event_dims: the number of trailing dimensions of one example.
 
     Raises:
         InputError: another family, or a scale that is not positive.
     """
 
-    def __init__(self, family: type[Distribution], scale: float, event_dims: int = 1) -> None:
+    def __init__(self, family: type[Distribution], scale: float = 0.1, event_dims: int = 1) -> None:
         super().__init__()
         require(family in (Laplace, Normal), f"the family must be torch's Laplace or Normal (got {family.__name__})")
         require(0 < scale < math.inf, f"a likelihood's scale must be positive and finite, it is {scale}")
@@ -281,7 +282,7 @@ def check_dims(name: str, x: Tensor, likelihood: nn.Module, is_set: bool) -> Non
     """
     event_dims, n = getattr(likelihood, "event_dims", None), x.dim() - 1 - is_set
     takes = f"its likelihood takes {event_dims} dimensions for each {'element' if is_set else 'example'}"
-    takes += ", a class being no one-hot" if isinstance(likelihood, CategoricalLikelihood) else ""
+    takes += ", a class being the argmax of a one-hot" if isinstance(likelihood, CategoricalLikelihood) else ""
     remedy = f"reshape them, or give the likelihood event_dims={n}"
     require(event_dims in (None, n), f"{name} has values of shape {tuple(x.shape)}, and {takes}: {remedy}")
 
@@ -293,7 +294,7 @@ def check_range(name: str, x: Tensor, likelihood: nn.Module, present: Tensor | N
         if present is not None:
             outside = outside.reshape(*present.shape, -1).any(dim=-1) & present
         scaled = "scale them, those of uint8 with / 255"
-        require(not outside.any(), f"{name} has values outside [0, 1], and its likelihood is Bernoulli: {scaled}")
+        require(not outside.any(), f"{name} has values outside [0, 1], and its likelihood takes no others: {scaled}")
 
 
 def check_class(name: str, x: Tensor, likelihood: nn.Module, p: Distribution) -> None:
@@ -304,11 +305,26 @@ def check_class(name: str, x: Tensor, likelihood: nn.Module, p: Distribution) ->
         require(int(x.max()) <= last, f"{decoded}: count classes from 0, or give the decoder more")
 
 
-class GroupedLikelihood(nn.ModuleDict):
-    """The modalities' likelihoods, independent given z, by name; positional arguments are named "0", "1", ..."""
+def check_names(names: Iterable[str]) -> None:
+    """Raise InputError for modalities whose networks or terms (`common.objectives.Bound`) would have another's name."""
+    attributes = nn.ModuleDict()
+    unfit = [name for name in names if not re.fullmatch("[^.,|]+", name) or hasattr(attributes, name)]
+    unfit += [name for name in names if re.fullmatch(r"kl|joint|mixture|ar|subset\d+", name)]
+    taken = "an empty name, one with . , or |, an attribute of torch.nn.ModuleDict, or an objective's term"
+    require(not unfit, f"a modality cannot be called {', '.join(map(repr, unfit))}, {taken}: rename it")
 
-    def __init__(self, *likelihoods: nn.Module, **named: nn.Module) -> None:
-        super().__init__({str(i): likelihood for i, likelihood in enumerate(likelihoods)} | named)
+
+class GroupedLikelihood(nn.ModuleDict):
+    """The modalities' likelihoods, independent given z, by name; positional arguments are named "0", "1", ...
+
+    Raises:
+        InputError: see `check_names`.
+    """
+
+    def __init__(self, /, *likelihoods: nn.Module, **named: nn.Module) -> None:
+        by_name = {str(i): likelihood for i, likelihood in enumerate(likelihoods)} | named
+        check_names(by_name)
+        super().__init__(by_name)
 
     def forward(self, outputs: Mapping[str, Tensor]) -> dict[str, Distribution]:
         """The decoders' outputs {name: (..., *event)} -> {name: p(x_m|z)}."""

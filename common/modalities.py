@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from common.data.batches import Columns, columns_of
 from common.encoders_decoders import StackedDecoder, zero_where_absent
 from common.errors import require
+from common.likelihoods import check_names
 
 
 class DecoderRecord(NamedTuple):
@@ -85,13 +86,12 @@ def modalities_of(
         latent_dim: D, shared and private latents together; they lie in z in this order.
 
     Raises:
-        InputError: a name that torch.nn.ModuleDict refuses; decoders or weights of modalities without an encoder, or
-            negative weights; private latents of a modality without its own encoder, beside a joint encoder or decoder,
-            or more than there are latents.
+        InputError: a name that no modality can have (`check_names`); decoders or weights of modalities without an
+            encoder, or negative weights; private latents of a modality without its own encoder, beside a joint encoder
+            or decoder, or more than there are latents.
     """
     names = tuple(dict.fromkeys(name for key in encoder for name in key.split(",")))
-    unfit = [name for name in names if not name or "." in name or hasattr(nn.ModuleDict, name)]
-    require(not unfit, f"torch.nn.ModuleDict refuses the name {', '.join(map(repr, unfit))}: rename the modality")
+    check_names(names)
     decoders = decoder_records(decoder)
     in_decoders = (name for record in decoders for name in (*record.models, *record.given))
     for what, named in (("decoders", in_decoders), ("weights", weights)):
@@ -159,7 +159,9 @@ def n_shared_latents(latent_dim: int, private: Mapping[str, int]) -> int:
 
 
 def n_elements(encoder: nn.Module | None) -> int | None:
-    """The number of elements if an encoder's modality is a set, None if it is not."""
+    """The number of elements if an encoder's modality is a set, None if it is not; a Sequential's first layer tells."""
+    while isinstance(encoder, nn.Sequential):
+        encoder = next(iter(encoder), None)
     return getattr(encoder, "n_elements", None)
 
 

@@ -64,8 +64,8 @@ class MultimodalVAE(nn.Module):
         private = dict(private or {})
         require(
             not private or variational_posterior.per_latent,
-            "private latents need a family with parameters for them (gaussian, laplace, softplus-laplace or -normal), "
-            "and no flows",
+            "private latents need a family with parameters for them (gaussian, laplace, softplus-laplace or -normal, "
+            "student-t), and no flows",
         )
         require(
             not private or variational_strategy.per_latent,
@@ -126,15 +126,18 @@ class MultimodalVAE(nn.Module):
                 somebody has looked at, `Batch.observed`, is taken as it is.
         """
         batch = observe(inputs, self.columns)
-        if isinstance(inputs, Batch) and inputs.observed is not None:
-            return batch
+        if not isinstance(inputs, Batch) or inputs.observed is None:
+            self.check_values(batch)
+        return batch
+
+    def check_values(self, batch: Batch) -> None:
+        """Raise InputError for values of a type, dimensions or range that the likelihood has no density of."""
         dtype = next(self.parameters()).dtype
         for name in (name for name in batch.modalities if name in self.likelihood):
             x, present = batch.modalities[name], None if batch.mask is None else self.columns[name].of(batch.mask)
             check_type(name, x, self.likelihood[name], dtype)
             check_dims(name, x, self.likelihood[name], self.modality[name].is_set)
             check_range(name, x, self.likelihood[name], present)
-        return batch
 
     def scorable(self, mask: Tensor) -> Tensor:
         """Which modalities are present together with what their decoders see beside z: (B, M), from a mask (B, M)."""
@@ -199,8 +202,10 @@ class MultimodalVAE(nn.Module):
         return tuple(self.modality[names[0]].spread(p, self.latent_dim) for p in params)
 
     def _check_fit(self, batch: Batch) -> None:
-        """Raise InputError for values of another shape than a modality's decoder gives, or classes beyond its."""
+        """Raise InputError for bytes, and for values of another shape, or other classes, than a decoder gives."""
         for name, x in batch.modalities.items():
+            is_bytes, takes = x.dtype in (torch.uint8, torch.bool), "which its encoder does not take: convert it with"
+            require(not is_bytes, f"{name} is {x.dtype}, {takes} .float(), pixels of uint8 with / 255")
             p = self.decoded_once(name)
             if p is not None:
                 check_shape(name, x, p, leading=1)

@@ -75,12 +75,12 @@ class LaplacePosterior(Posterior):
 
 
 class SoftplusPosterior(Posterior):
-    r"""Laplace or Normal with scales :math:`softplus(a) + \epsilon` (Shi et al. 2019, the authors' code for CUB).
+    r"""Laplace, Normal or Student-t with scales :math:`softplus(a) + \epsilon` (Shi et al. 2019, the code for CUB).
 
-    Range: |loc| and |a| <= 1e9 for Laplace, 1e5 for Normal.
+    Range: |loc| and |a| <= 1e9 for Laplace and Student-t, 1e5 for Normal.
 
     Args:
-        family: torch's Laplace or Normal.
+        family: torch's Laplace or Normal, or `common.distributions.location_scale.StudentT`.
     """
 
     per_latent = True

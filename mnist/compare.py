@@ -167,7 +167,7 @@ def run(task: tuple[str, parts.Train], config: Config) -> Result:
     with logged(folder):
         SCRIPTS[config.experiment].main(given)
         model = load_model(folder, config.experiment).to(devices.select(config.cuda))
-        test = MNIST.load("test", replace(given, limit=config.n_test))
+        test = parts.load_images("test", replace(given, limit=config.n_test), given.binary)
         if not (folder / name).exists():
             torch.manual_seed(given.seed)
             estimates = parts.evaluate(model, test, parts.Observed(config.observed), n_samples=config.n_samples)

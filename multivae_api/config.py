@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,11 +11,17 @@ import msgspec
 import torch
 from msgspec import Meta
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, OneHotCategorical
+from torch.distributions import Independent, OneHotCategorical
 
 from common.encoders_decoders import SplitLinearLayer
 from common.errors import InputError, require
-from common.likelihoods import BernoulliLikelihood, FunctionLikelihood, LaplaceLikelihood, SphericalGaussianLikelihood
+from common.likelihoods import (
+    BernoulliLikelihood,
+    FunctionLikelihood,
+    LaplaceLikelihood,
+    SphericalGaussianLikelihood,
+    check_names,
+)
 from common.objectives import DregIwaeElbo, IwaeElbo
 from common.variational_posteriors import DiagonalGaussianPosterior, LaplacePosterior
 
@@ -29,24 +34,16 @@ class OneHot(OneHotCategorical):
         return (value * self.logits).sum(dim=-1)
 
 
-class OneHotLikelihood(nn.Module):
-    """One-hot vectors along the last dimension, from logits.
+class OneHotLikelihood(BernoulliLikelihood):
+    """One-hot vectors along the last dimension, from logits, which take the values that a Bernoulli's take.
 
     Args:
         event_dims: the number of trailing dimensions of one example, the classes' dimension among them.
     """
 
-    def __init__(self, event_dims: int) -> None:
-        super().__init__()
-        self.event_dims = event_dims
-
     def forward(self, logits: Tensor) -> Independent:
         """Logits (..., *event) -> p(x|z), batch shape (...), event shape (*event)."""
         return Independent(OneHot(logits=logits, validate_args=False), self.event_dims - 1)
-
-    def point(self, p: Distribution) -> Tensor:
-        """The probabilities of the classes, (..., *event)."""
-        return p.mean
 
 
 FAMILIES = {"laplace_with_softmax": LaplacePosterior, "normal": DiagonalGaussianPosterior}
@@ -82,7 +79,7 @@ class MMVAEConfig:
 
     n_modalities: int
     latent_dim: Size = 10
-    input_dims: dict[str, tuple[Size, ...]] | None = None
+    input_dims: dict[str, Annotated[tuple[Size, ...], Meta(min_length=1)]] | None = None
     uses_likelihood_rescaling: bool = False
     rescale_factors: dict[str, Weight] | None = None
     decoders_dist: dict[str, Dist | Callable[[Tensor, Tensor], Tensor]] | None = None
@@ -100,24 +97,32 @@ HINTS = get_type_hints(MMVAEConfig, include_extras=True) | {"decoders_dist": dic
 Options = TypedDict("Options", HINTS, total=False)
 
 
-def check(config: MMVAEConfig, names: tuple[str, ...], encoders: Mapping | None, decoders: Mapping | None) -> None:
-    """Raise InputError if a configuration is impossible or contradicts the networks.
-
-    Args:
-        names: the modalities.
-        encoders, decoders: the caller's networks by modality; None for the default ones.
-    """
-    dists = {name: dist for name, dist in (config.decoders_dist or {}).items() if not callable(dist)}
+def check_options(config: MMVAEConfig) -> None:
+    """Raise InputError for options of other types or beyond their ranges."""
+    dists = config.decoders_dist
+    if isinstance(dists, Mapping):
+        dists = {name: dist for name, dist in dists.items() if not callable(dist)}
     try:
         # JSON makes plain values of what only inherits from them, such as NumPy's float64 and torch.Size
         msgspec.convert(json.loads(json.dumps(vars(config) | {"decoders_dist": dists})), Options)
     except (msgspec.ValidationError, TypeError) as error:
         raise InputError(f"MMVAEConfig cannot be used, {error}: give another value") from error
+
+
+def check(config: MMVAEConfig, names: tuple[str, ...], encoders: Mapping | None, decoders: Mapping | None) -> None:
+    """Raise InputError if a configuration contradicts itself or the networks.
+
+    Args:
+        names: the modalities.
+        encoders, decoders: the caller's networks by modality; None for the default ones.
+    """
     require(
         (encoders is not None and decoders is not None) or config.input_dims is not None,
         "the default networks are made from input_dims: give {name: shape}, or encoders and decoders",
     )
     for option, mapping in {"encoders": encoders, "decoders": decoders, "input_dims": config.input_dims}.items():
+        by_name = mapping is None or hasattr(mapping, "keys")
+        require(by_name, f"{option} must be {{name: network}}, not a {type(mapping).__name__}")
         same = mapping is None or set(mapping) == set(names)
         require(same, f"{option} names {mapping and sorted(mapping)}, but the modalities are {names}")
     n = config.n_modalities
@@ -125,8 +130,7 @@ def check(config: MMVAEConfig, names: tuple[str, ...], encoders: Mapping | None,
     for option in ("decoders_dist", "decoder_dist_params", "rescale_factors"):
         unknown = set(getattr(config, option) or {}) - set(names)
         require(not unknown, f"{option} of unknown modalities: {', '.join(sorted(unknown))}; known: {', '.join(names)}")
-    allowed = all(re.fullmatch("[^.,|]+", name) for name in names)
-    require(allowed, f"a modality's name must not be empty or contain . , | (got {', '.join(names)})")
+    check_names(names)
     rescales, factors = config.uses_likelihood_rescaling, config.rescale_factors
     require(rescales or factors is None, "rescale_factors need uses_likelihood_rescaling=True (got False)")
     require(

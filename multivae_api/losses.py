@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from common.data.batches import Batch
+from common.data.batches import Batch, observe
 from common.data.records import Record
 from common.experts import mixture_log_prob
 from common.likelihoods import log_prob_of_observed
@@ -36,13 +36,16 @@ class LossesOfSamples(MultimodalVAE):
             inputs = Record(inputs)
         elif isinstance(inputs, Batch | Mapping | Sequence | Tensor):
             return super().observe(inputs)
-        batch, masks = super().observe(inputs.data), getattr(inputs, "masks", None)
+        masks = getattr(inputs, "masks", None)
         if masks is None:
-            return batch
+            return super().observe(inputs.data)
+        batch = observe(inputs.data, self.columns)
         present = self.present(batch)
         check_masks(masks, {name: tuple(x.shape) for name, x in present.items()})
         mask = torch.stack([x & masks.get(name, x).bool() for name, x in present.items()], dim=1)
-        return replace(batch, mask=None if mask.all() else mask)
+        batch = replace(batch, mask=None if mask.all() else mask)
+        self.check_values(batch)  # where the masks leave them
+        return batch
 
     def present(self, batch: Batch) -> dict[str, Tensor]:
         """Which examples have each modality, {name: (B,) bool}."""

@@ -23,6 +23,7 @@ from multivae_api.config import (
     MMVAEConfig,
     NamedOutputs,
     check,
+    check_options,
     default_decoder,
     default_encoder,
     evaluation_mode,
@@ -59,6 +60,7 @@ class MMVAE(LossesOfSamples):
     ) -> None:
         custom = [name for name, x in (("encoders", encoders), ("decoders", decoders)) if x is not None]
         config = replace(model_config, custom_architectures=custom)
+        check_options(config)
         names = tuple(encoders or decoders or config.input_dims or ())
         check(config, names, encoders, decoders)
         d = config.latent_dim

@@ -113,15 +113,28 @@ def parse(
         return given
     read = partial(_read, type(given), args if dataclasses.is_dataclass(config) else args[1:])  # a command comes first
     if (before := resumed(given)) is not None:
-        return read(before)
+        return _with_its_data(read(before), given, args)
     default = default_of(given, paper, demo)
     if default is None:
         return given
-    given = read(default)
+    given = _with_its_data(read(default), given, args)
     if given.epochs == default.epochs or type(given).annealing_epochs is not None:
         return given
     default.annealing_epochs = None  # that of the default is part of its epochs
     return read(default)
+
+
+def _with_its_data(config: RunConfig, given: RunConfig, args: Sequence[str]) -> RunConfig:
+    """The config; InputError if an earlier run's --demo would make --data-dir mean nothing.
+
+    Args:
+        given: what the command line says without the earlier run.
+    """
+    names_data = any(arg.split("=")[0].replace("_", "-") == "--data-dir" for arg in args)
+    earlier = "the run that --resume or --pre-trained names has --demo, which reads no files of --data-dir"
+    remedy = "leave it out, or train anew; --pre-trained also takes --no-demo"
+    require(given.demo or not (config.demo and names_data), f"{earlier}: {remedy}")
+    return config
 
 
 def _read(config: Any, args: Sequence[str], default: RunConfig | None = None) -> Any:  # noqa: ANN401

@@ -48,7 +48,7 @@ def objective_option(fusions: Iterable[str] = FUSIONS, text: str = DEFAULT_OBJEC
     return choice(names, text, OBJECTIVES, or_none=True)
 
 
-PosteriorOption = posterior_option(("gaussian", "laplace", "vmf", "ebm"))
+PosteriorOption = posterior_option(("gaussian", "laplace", "student-t", "vmf", "ebm"))
 
 
 @dataclass(kw_only=True)

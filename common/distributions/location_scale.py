@@ -1,4 +1,4 @@
-"""Gaussians by log-variance, mixed Laplace and normal values, spheres side by side, and two vectors in one."""
+"""Densities of location and scale beside torch's, spheres side by side, and two vectors in one."""
 
 import math
 from collections.abc import Callable
@@ -97,6 +97,58 @@ def _kl_of_two_laplace_or_normal(q: LaplaceOrNormal, p: LaplaceOrNormal) -> Tens
     """KL(q || p) of each value, (...), nats."""
     kls = (kl_divergence(q, family(p.loc, p.scale, validate_args=False)) for family in (Laplace, Normal))
     return torch.where(p.laplace, *kls)
+
+
+class StudentT(Distribution):
+    r"""Independent values of Student's t distribution with 3 degrees of freedom: batch shape (...).
+
+    .. math:: p(x) = \frac{2}{\sqrt 3 \pi \sigma} \Big(1 + \frac{(x - \mu)^2}{3 \sigma^2}\Big)^{-2}
+
+    So few degrees make its tails heavy, while its variance is finite and its KLs have a closed form.
+
+    Args:
+        loc, scale: mu and sigma, (...).
+    """
+
+    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012 (torch's own name)
+    has_rsample = True
+
+    def __init__(self, loc: Tensor, scale: Tensor, validate_args: bool | None = False) -> None:
+        self.loc, self.scale = torch.broadcast_tensors(loc, scale)
+        super().__init__(self.loc.shape, validate_args=validate_args)
+
+    def expand(self, batch_shape: tuple[int, ...], _instance: None = None) -> "StudentT":
+        return StudentT(self.loc.expand(batch_shape), self.scale.expand(batch_shape))
+
+    @property
+    def mean(self) -> Tensor:
+        return self.loc
+
+    @property
+    def variance(self) -> Tensor:
+        return 3 * self.scale.square()
+
+    def rsample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
+        noise, *chi = self.loc.new_empty(4, *sample_shape, *self.loc.shape).normal_()
+        return self.loc + self.scale * noise * torch.stack(chi).square().mean(dim=0).rsqrt()
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-density of each value, (...), nats."""
+        u = (value - self.loc) / self.scale
+        return math.log(2 / (math.sqrt(3) * math.pi)) - self.scale.log() - 2 * (u.square() / 3).log1p()
+
+
+@register_kl(StudentT, StudentT)
+def _kl_student_t(q: StudentT, p: StudentT) -> Tensor:
+    r"""KL(q || p) of each value, (...), nats.
+
+    With :math:`s = \sqrt 3 \sigma` and :math:`r = (\mu_q - \mu_p)^2 + (s_q + s_p)^2` the residue theorem gives
+
+    .. math:: E_q \log((x - \mu_p)^2 + s_p^2) = \log r - 2 s_q (s_q + s_p) / r
+    """
+    s_q, s_p = math.sqrt(3) * q.scale, math.sqrt(3) * p.scale
+    r = (q.loc - p.loc).square() + (s_q + s_p).square()
+    return 2 * (r / 4).log() - s_q.log() - 3 * s_p.log() + 2 - 4 * s_q * (s_q + s_p) / r
 
 
 class Spheres(LatentDistribution):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from common.encoders_decoders import SplitLinearLayer, swish_mlp
+from common.errors import require
 from common.likelihoods import GroupedLikelihood
 from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS, VAE
@@ -106,6 +107,8 @@ class JointEncoder(nn.Module):
 
     def __init__(self, features: Mapping[str, nn.Module], width: int, heads: tuple[int, ...]) -> None:
         super().__init__()
+        taken = {"head", "names"} & set(features)
+        require(not taken, f"a joint encoder has a {', '.join(taken)} of its own: give the modality another name")
         for name, network in features.items():
             self.add_module(name, network)
         self.names = tuple(features)

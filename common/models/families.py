@@ -6,6 +6,7 @@ from typing import NamedTuple
 from torch import nn
 from torch.distributions import Laplace, Normal
 
+from common.distributions.location_scale import StudentT
 from common.encoders_decoders import swish_mlp
 from common.priors import LearnedPrior, StandardGaussianPrior, UniformHypersphericalPrior
 from common.variational_posteriors import (
@@ -115,6 +116,12 @@ _FAMILIES = (
         "softplus-normal",
         "Gaussian with softplus scales; mixtures and single encoders only",
         lambda sizes: SoftplusPosterior(Normal),
+        private_latents=True,
+    ),
+    location_scale_family(
+        "student-t",
+        "Student-t with 3 degrees of freedom and softplus scales; mixtures and single encoders only",
+        lambda sizes: SoftplusPosterior(StudentT),
         private_latents=True,
     ),
     location_scale_family(

@@ -22,6 +22,7 @@ class MmvaeElbo(MultimodalObjective):
     Every decoder decodes every component's sample. pi_t is the weight of component t in the mixture, 0 if the example
     lacks one of its modalities. A lower bound on log p(X), looser than the mixture's ELBO: the components' mean KL
     exceeds the KL of the mixture.
+    Another bound than poe-vae's MmvaeElbo, which is `DregIwaeElbo` of a mixture, without `looser`.
     Over single experts it is BiVCCA's objective with mu = 1/2 (Wang et al. 2016, arXiv 1610.03454) and the ELBO of Shi
     et al. 2019; over the products of all subsets MoPoE's (Sutter et al. 2021, arXiv 2105.02470).
 

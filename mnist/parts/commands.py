@@ -10,13 +10,14 @@ import torch
 import tyro
 from torch import Tensor
 
+from common.checkpoints import load_config
 from common.data import Batch, Examples
 from common.data.image_caches import in_mode, open_picture
 from common.errors import brief, require, require_positive
 from common.estimators import importance_estimates
 from common.models import MultimodalVAE
 from mnist.data import MNIST
-from mnist.parts.model import N_PIXELS, SHAPES, SIZE, build, columns, inputs, join, n_parts, pixels
+from mnist.parts.model import N_PIXELS, SHAPES, SIZE, binarised, build, columns, inputs, join, n_parts, pixels
 from mnist.parts.model import split as split_images
 from reports import metrics, plots, sampling, tables
 from reports.options import LoglikeConfig, SamplesConfig
@@ -26,7 +27,7 @@ from training.model_options import ObjectiveOptions, PosteriorOption
 HALVES = {"top": "bottom", "bottom": "top", "left": "right", "right": "left"}
 BATCH_SIZE = 100
 COMPLETIONS = 6
-N_LATENTS = 20  # as in poe-vae's README
+N_LATENTS, SCALE = 20, 0.1  # as in poe-vae
 
 
 @dataclass
@@ -40,7 +41,9 @@ class Train(ObjectiveOptions, options.RunConfig):
     """distribution of the pixels given z. bernoulli: cross entropy of intensities;
     laplace, normal: densities, whose log-likelihoods cannot be compared with bernoulli's"""
     likelihood_scale: float | None = None
-    """standard deviation of --likelihood normal, scale of laplace. None: 0.2"""
+    """standard deviation of --likelihood normal, scale of laplace. None: 0.1, as in poe-vae"""
+    binary: bool = False
+    """set each pixel above 127 of 255 to 1 and each other one to 0, as poe-vae does, in the other scripts too"""
     missing: float = 0.0
     """fraction of the parts of the training and validation images that are missing: drawn at random once"""
     n_latents: Annotated[int | None, options.LATENT_NAMES] = None
@@ -68,6 +71,7 @@ class Train(ObjectiveOptions, options.RunConfig):
 
     def __post_init__(self) -> None:
         self.fill(n_latents=N_LATENTS if self.vmf_dim is None else self.n_vmfs * (self.vmf_dim + 1))
+        self.fill(likelihood_scale=None if self.likelihood == "bernoulli" else SCALE)
         super().__post_init__()
 
     def check(self) -> None:
@@ -190,12 +194,23 @@ def main(config: Train | Sample | Loglike, name: str) -> dict[str, dict[str, flo
 
 def load(split: str, config: Train) -> Examples:
     """Load a split of MNIST's images as parts, a fraction --missing of them absent; see `mnist.data.load`."""
-    images = MNIST.load(split, config).modalities["image"]
+    images = load_images(split, config, config.binary).modalities["image"]
     parts, mask = split_images(images, SHAPES[config.layout]), None
     if config.missing:
         generator = torch.Generator().manual_seed(config.seed)
         mask = torch.rand(len(images), n_parts(config.layout), generator=generator) >= config.missing
     return Examples(parts, mask=mask)
+
+
+def load_images(split: str, config: options.DataOptions, binary: bool) -> Examples:
+    """Load a split of MNIST's images, binarised or not."""
+    images = MNIST.load(split, config).modalities["image"]
+    return Examples({"image": binarised(images) if binary else images})
+
+
+def load_as_trained(config: LoglikeConfig | SamplesConfig) -> Examples:
+    """Load MNIST's test images as the model knows them."""
+    return load_images("test", config, bool(load_config(config.model).get("binary")))
 
 
 def draw(model: MultimodalVAE, folder: Path, train: Examples, valid: Examples | None) -> None:
@@ -216,7 +231,7 @@ def sample(config: Sample, experiment: str) -> None:
         prior(model, config.n_samples, folder / "prior.png")
         print(folder / "prior.png")
         return
-    examples = MNIST.load("test", config)
+    examples = load_as_trained(config)
     images = examples.to(model.device)[: config.n_samples].modalities["image"]
     given = columns(model, Observed(config.observed, config.seed)(len(images)))
     picture = folder / f"from_{sampling.readable(Path(config.observed).name)}.png"
@@ -250,7 +265,7 @@ def complete(model: MultimodalVAE, images: Tensor, given: Tensor, path: Path) ->
 def loglike(config: Loglike, experiment: str) -> dict[str, dict[str, float]]:
     """Report the estimates: {name: {"mean", "stderr"}}, log-likelihoods in nats."""
     model = config.trained_model(experiment)
-    examples = MNIST.load("test", config)
+    examples = load_as_trained(config)
     torch.manual_seed(config.seed)
     values = evaluate(model, examples, Observed(config.observed, config.seed), **config.sampling)
     return tables.report_estimates(values, config, experiment, len(examples))

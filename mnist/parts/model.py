@@ -23,7 +23,7 @@ SHAPES = {  # shapes of the modalities for each layout; flattened and concatenat
     "vectorised": {"halves": (2, N_PIXELS // 2)},
     "pixels": {"pixel": (N_PIXELS, 1)},
 }
-SCALE = 0.2  # of likelihoods that have one
+OLD_SCALE = 0.2  # of the likelihoods of models whose files name none
 
 
 class Options(NetworkOptions):
@@ -50,6 +50,11 @@ def split(images: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Te
     """Split images (N, 1, 28, 28) into modalities {name: (N, *shape)}."""
     pieces = images.flatten(1).split([prod(shape) for shape in shapes.values()], dim=1)
     return {name: piece.unflatten(1, shape) for piece, (name, shape) in zip(pieces, shapes.items(), strict=True)}
+
+
+def binarised(images: Tensor) -> Tensor:
+    """Set pixels (N, 1, 28, 28) uint8 above 127 to 255 and others to 0."""
+    return 255 * (images > 127).to(torch.uint8)
 
 
 def join(modalities: Mapping[str, Tensor]) -> Tensor:
@@ -123,7 +128,7 @@ def _likelihood(config: SimpleNamespace) -> nn.Module:
     """Build the likelihood of a half, or of all halves or pixels together."""
     if config.likelihood == "bernoulli":
         return BernoulliLikelihood()
-    scale = config.likelihood_scale or SCALE
+    scale = config.likelihood_scale or OLD_SCALE
     return {"laplace": LaplaceLikelihood, "normal": SphericalGaussianLikelihood}[config.likelihood](scale)
 
 

@@ -45,6 +45,7 @@ RANGES = {
     "laplace": (1e9, LARGEST),
     "softplus-laplace": (1e9, 1e9),
     "softplus-normal": (1e5, 1e5),
+    "student-t": (1e9, 1e9),
     "laplace-normal": (1e9, 1e9),
     "vmf": (1e18,),
     "ebm": (1e9, 80.0),
@@ -54,7 +55,8 @@ BESIDE_STANDARD_NORMAL = RANGES | {"gaussian": (1e9, 80.0)}  # with no density o
 COMPARING = ("ar", "jmvae", "student", "mvtcae", "crmvae", "mmjsd")  # objectives with KLs between posteriors
 COMPLETE = ("jmvae", "student", "telbo", "jnf")  # objectives that take no examples that lack modalities
 RATIOS = dict.fromkeys(FAMILIES, (1e3, 10.0)) | {"vmf": (5.0,)}  # of densities, which are all that elbo-importance has
-PRIORS = {"gaussian": 40.0, "laplace": 10.0, "softplus-laplace": 1e9, "softplus-normal": 1e5, "laplace-normal": 10.0}
+PRIORS = {"gaussian": 40.0, "laplace": 10.0, "laplace-normal": 10.0}
+PRIORS |= {"softplus-laplace": 1e9, "softplus-normal": 1e5, "student-t": 1e9}
 
 
 def exists(fusion, family, obj):

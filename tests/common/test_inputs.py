@@ -38,7 +38,7 @@ IMAGE, TEXT = torch.rand(3, 1, 28, 28), torch.tensor([1, 2, 3])
             torch.tensor([1, 10, 2]),
             "text has the class 10, its decoder gives the classes 0 to 9: count classes f",
         ),
-        (IMAGE, nn.functional.one_hot(TEXT, 10), r"text has values of shape \(3, 10\), .* takes 0 dim.*no one-hot"),
+        (IMAGE, nn.functional.one_hot(TEXT, 10), r"text has values of shape \(3, 10\), .*argmax of a one-hot"),
         (
             IMAGE,
             nn.functional.one_hot(TEXT, 10).float(),
@@ -57,7 +57,7 @@ IMAGE, TEXT = torch.rand(3, 1, 28, 28), torch.tensor([1, 2, 3])
         ),
         (IMAGE > 0.5, TEXT, "image is torch.bool, and its likelihood takes floats"),
         (IMAGE, TEXT > 1, "text is torch.bool, which is no class: convert it with"),
-        (255 * IMAGE, TEXT, r"image has values outside \[0, 1\], and its likelihood is Bernoulli: scale them"),
+        (255 * IMAGE, TEXT, r"image has values outside \[0, 1\], and its likelihood takes no others: scale them"),
         (2 * IMAGE - 1, TEXT, r"image has values outside \[0, 1\]"),
     ],
 )

@@ -31,6 +31,7 @@ def test_densities_of_one_scale_are_torchs(likelihood, family, event_dims):
         log_p = p.log_prob(x)
         found.append((log_p, *torch.autograd.grad(log_p.sin().sum(), loc), p.expand((9, *p.batch_shape)).log_prob(x)))
     torch.testing.assert_close(*found)
+    assert likelihood().scale == 0.1, "poe-vae's"
 
 
 def test_yes_and_no_are_scored_as_bernoulli_in_whole_numbers():

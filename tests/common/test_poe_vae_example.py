@@ -1,10 +1,15 @@
 """The example of poe-vae's README, as written but for the names of modules."""
 
+import math
+
 import pytest
 import torch
 import torch.nn as nn
+from torch.distributions import Independent, Normal
 
 from common.encoders_decoders import (
+    DecoderModalityEmbedding,
+    EncoderModalityEmbedding,
     GatherLayer,
     ModalityEmbedding,
     NetworkList,
@@ -17,8 +22,8 @@ from common.errors import InputError
 from common.likelihoods import BernoulliLikelihood, GroupedLikelihood
 from common.objectives import DregIwaeElbo, StandardElbo
 from common.priors import StandardGaussianPrior
-from common.variational_posteriors import DiagonalGaussianPosterior
-from common.variational_strategies import GaussianPoeStrategy
+from common.variational_posteriors import DiagonalGaussianPosterior, MixturePosterior
+from common.variational_strategies import GaussianPoeStrategy, MoeStrategy
 
 latent_dim, m_dim = 20, 392
 
@@ -105,6 +110,27 @@ def test_its_value_is_the_elbo_written_out():
     torch.testing.assert_close(loss, -(log_p.sum(dim=(1, 2)) - kl).mean())
 
 
+def test_what_it_calls_mmvae_elbo_is_dreg_iwae_of_a_mixture():
+    """Written out: K samples of each expert, weighted by the mixture, in one logarithm."""
+    mixture = {
+        "variational_strategy": MoeStrategy(),
+        "variational_posterior": MixturePosterior(DiagonalGaussianPosterior()),
+    }
+    vae, xs, k = nn.ModuleDict(dict(example()) | mixture).double(), [x.double() for x in halves(4)], 3
+    objective = DregIwaeElbo(vae, K=k)
+    torch.manual_seed(0)
+    value = objective.bound(xs).value
+    experts = [Independent(Normal(mu, (logvar / 2).exp()), 1) for mu, logvar in vae["encoder"](xs)]
+    torch.manual_seed(0)
+    z = objective.model.posterior(xs).sample_components(k)  # (2, k, 4, D)
+    logits = vae["decoder"](z.flatten(0, 2)).unflatten(0, z.shape[:3])
+    x = torch.stack(xs, dim=1).expand_as(logits)
+    log_p = -nn.functional.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(dim=(-2, -1))
+    log_q = torch.stack([q.log_prob(z) for q in experts]).logsumexp(dim=0) - math.log(2)
+    log_w = log_p + vae["prior"]().log_prob(z) - log_q  # (2, k, 4)
+    torch.testing.assert_close(value, log_w.flatten(0, 1).logsumexp(dim=0) - math.log(2 * k))
+
+
 def test_its_vectorised_layout_is_made_of_its_layers():
     """One tensor (B, 2, 392), shared networks with a modality embedding, and layers of nothing but a shape."""
     x = torch.stack(halves(3), dim=1)
@@ -129,6 +155,22 @@ def test_its_vectorised_layout_is_made_of_its_layers():
     assert decoded.shape == (3, 2, m_dim) and not torch.allclose(decoded[:, 0], decoded[:, 1])
     DregIwaeElbo(vae, K=4)(x).backward()
     assert all(p.grad is not None and p.grad.any() for p in vae.parameters())
+
+
+def test_embeddings_that_are_appended():
+    """Those of poe-vae; a half that is not there has no expert."""
+    x, embed = torch.stack(halves(3), dim=1), DecoderModalityEmbedding(2, 4)
+    z = torch.randn(3, latent_dim)
+    assert embed(z)[1, 0].tolist() == [*z[1].tolist(), *embed.embedding[0].tolist()]
+    encoder = nn.Sequential(EncoderModalityEmbedding(2, 4), SplitLinearLayer(m_dim + 4, (latent_dim,) * 2))
+    decoder = nn.Sequential(embed, nn.Linear(latent_dim + 4, m_dim))
+    vae = nn.ModuleDict(dict(example()) | {"encoder": encoder, "decoder": decoder, "likelihood": BernoulliLikelihood()})
+    objective = DregIwaeElbo(vae, K=4)
+    objective(x).backward()
+    assert all(p.grad is not None and p.grad.any() for p in vae.parameters())
+    x[:, 1] = torch.nan
+    mu, logvar = encoder[1](torch.cat([x[:, 0], encoder[0].embedding[0].expand(3, -1)], dim=1))
+    torch.testing.assert_close(objective.model.posterior(x).mean, mu / (1 + logvar.exp()))
 
 
 def test_pieces_in_other_shapes():

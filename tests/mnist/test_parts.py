@@ -277,6 +277,31 @@ def test_options_of_the_networks_and_of_the_likelihood(tmp_path):
     p = model.decode(z)["halves"]
     known = torch.distributions.Normal(p.mean, 0.5).log_prob(x).sum()
     torch.testing.assert_close(p.log_prob(x).sum(), known)
+    assert parts_config("--likelihood", "normal").likelihood_scale == 0.1, "poe-vae's"
+    assert parts_config().likelihood_scale is None
+
+
+def parts_config(*args):
+    return tyro.cli(halves.Train, args=args)
+
+
+def test_pixels_are_binarised_at_127_in_every_script(tmp_path, monkeypatch):
+    """As poe-vae does; mnist/train.py's --binary draws them."""
+    grey = load("test", data_config("", demo=True, limit=3)).modalities["image"]
+    expected = (grey > 127).float()
+    assert 0 < (grey == 127).sum() + (grey == 128).sum() < len(grey.flatten()), "both sides of the threshold"
+    call(halves, "train", "--demo", "--limit", 30, "--epochs", 1, "--binary", "--save-dir", tmp_path)
+    trained_on = parts.load("test", parts_config("--demo", "--limit", "3", "--binary"))[:]
+    assert torch.equal(part_models.join(trained_on.modalities), expected)
+    seen = []
+    monkeypatch.setattr(parts, "complete", lambda model, images, *_: seen.append(images))
+    monkeypatch.setattr(
+        parts, "evaluate", lambda model, examples, *_, **__: seen.append(examples[:].modalities["image"])
+    )
+    monkeypatch.setattr(parts.tables, "report_estimates", lambda *_: None)
+    call(halves, "sample", tmp_path, "--demo", "--observed", "top", "--n-samples", 3, "--out-dir", tmp_path)
+    call(halves, "loglike", tmp_path, "--demo", "--limit", 3)
+    assert len(seen) == 2 and all(torch.equal(images, expected) for images in seen)
 
 
 def test_pictures(trained, tmp_path):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributions import Laplace, Normal
 
 from common.data import Batch
@@ -514,7 +514,14 @@ def test_it_learns():
         ),
         ({"decoder_dist_params": {"a": {"scale": "1"}}}, r"Expected `float`, got `str` - at `\$.decoder_dist_params"),
         ({"decoder_dist_params": {"a": {"scale": 0.0}}}, r"Expected `float` > 0.0 - at `\$.decoder_dist_params"),
-        ({"input_dims": {"a,b": (2,), "c": (2,)}}, "a modality's name must not be empty or contain"),
+        ({"input_dims": 5}, r"Expected `object | null`, got `int` - at `\$.input_dims`"),
+        ({"input_dims": [("a", (2,))]}, r"got `array` - at `\$.input_dims`"),
+        ({"input_dims": {"a": 5, "b": (2,)}}, r"Expected `array`, got `int` - at `\$.input_dims"),
+        ({"input_dims": {"a": (), "b": (2,)}}, r"Expected `array` of length >= 1 - at `\$.input_dims"),
+        ({"decoder_dist_params": {"a": 0.5}}, r"Expected `object`, got `float` - at `\$.decoder_dist_params"),
+        ({"rescale_factors": [1, 2]}, r"got `array` - at `\$.rescale_factors`"),
+        ({"decoders_dist": "normal"}, r"got `str` - at `\$.decoders_dist`"),
+        ({"input_dims": {"a,b": (2,), "c": (2,)}}, "a modality cannot be called 'a,b', an empty name, one with"),
     ],
 )
 def test_configurations_that_do_not_exist(options, message):
@@ -538,8 +545,42 @@ def test_masks_must_fit_the_batch(masks, message):
         small()(incomplete(pair(), **masks))
 
 
+@pytest.mark.parametrize(
+    ("dist", "change", "message"),
+    [
+        ("bernoulli", lambda x: 2 * x - 1, r"b has values outside \[0, 1\], and its likelihood takes no others"),
+        ("categorical", lambda x: x - 1, r"b has values outside \[0, 1\], and its likelihood takes no others"),
+        ("normal", Tensor.double, "b is torch.float64, and the model torch.float32"),
+        ("laplace", Tensor.byte, "b is torch.uint8, and its likelihood takes floats"),
+        ("bernoulli", Tensor.bool, "b is torch.bool, and its likelihood takes floats"),
+        ("categorical", Tensor.long, "b is torch.int64, and its likelihood takes floats"),
+        (lambda output, x: x - output, Tensor.byte, "b is torch.uint8, which its encoder does not take"),
+    ],
+)
+def test_values_that_a_likelihood_does_not_take_are_named(dist, change, message):
+    """Also with masks that leave others out."""
+    model, inputs = small(decoders_dist={"b": dist}), pair()
+    inputs["b"] = change(inputs["b"])
+    there = torch.tensor([True] * 3 + [False])
+    for use in (model, model.posterior, model.encode, lambda x: model(incomplete(x, b=there))):
+        with pytest.raises(InputError, match=message):
+            use(inputs)
+
+
+def test_values_that_a_mask_leaves_out_are_not_looked_at():
+    model, inputs, there = small(decoders_dist={"b": "bernoulli"}), pair(), torch.tensor([True, False, True, True])
+    hidden = inputs | {"b": torch.where(there[:, None], inputs["b"], 200)}
+    nlls = []
+    for x in (inputs, hidden):
+        torch.manual_seed(0)
+        nlls.append(model(incomplete(x, b=there)).loss.item())
+    assert nlls[0] == nlls[1]
+
+
 def test_networks_must_fit_the_modalities():
     encoders = {"a": nn.Linear(1, 1)}
+    with pytest.raises(InputError, match="encoders must be {name: network}, not a list"):
+        MMVAE(MMVAEConfig(1), list(encoders.values()), encoders)
     with pytest.raises(InputError, match="decoders names"):
         MMVAE(MMVAEConfig(1), encoders, {"b": nn.Linear(1, 1)})
     with pytest.raises(InputError, match="needs input_dims, or rescale_factors"):

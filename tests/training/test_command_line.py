@@ -58,6 +58,21 @@ def test_a_resumed_run_keeps_its_options(old, tmp_path, capsys):
     assert "was run with --lr 0.002, not --lr 0.1: --resume needs the same" in capsys.readouterr().err
 
 
+def test_a_demos_run_does_not_take_a_folder_of_data_for_its_own(old, capsys):
+    resumed = ["--resume", "--save-dir", str(old.parent), "--experiment", old.name]
+    for args in (
+        [*resumed, "--data-dir", "data"],
+        [*resumed, "--data_dir=x"],
+        ["--pre-trained", str(old), "--data-dir=x"],
+    ):
+        with pytest.raises(SystemExit):
+            parsed(mnist_train, *args)
+        assert "has --demo, which reads no files of --data-dir: leave it out" in capsys.readouterr().err
+    assert parsed(mnist_train, *resumed).demo
+    real = parsed(mnist_train, "--pre-trained", str(old), "--no-demo", "--data-dir", "x")
+    assert (real.demo, real.data_dir, real.lr) == (False, Path("x"), OPTIONS["lr"])
+
+
 def test_a_run_is_not_resumed_with_the_papers_settings(old, capsys):
     with pytest.raises(SystemExit):
         call(mnist_train, "--save-dir", old.parent, "--experiment", old.name, "--resume", "--settings", "paper")

@@ -502,8 +502,9 @@ class PerDimension(Given):
         (Qc(), Px(), None, "the decoder of x depends on z: the variables are c, x"),
         ([Qc(), Q()], P(), None, "two modules have the variable c"),
         (Qc(), P(), Pz(), "z has a prior but no encoder"),
-        ({"type": Q()}, P(), None, "a variable cannot be called type, an attribute of Factors"),
-        ({"training": Q()}, P(), None, "a variable cannot be called training"),
+        ({"type": Q()}, P(), None, "a variable cannot be called 'type', no name or one of Factors' own: rename"),
+        ({"c.1": Q()}, P(), None, "a variable cannot be called 'c.1', no name"),
+        ({"training": Q()}, P(), None, "a variable cannot be called 'training'"),
         (Qc(), [P()], None, r"\[P\(\)\] is not a torch.nn.Module"),
     ],
 )

@@ -223,6 +223,8 @@ def test_the_objectives_differ_in_what_is_scored_and_how_kls_are_weighed(name):
         ({"labels": {"c": range(N)}, "k_shot": {"c": 2}}, "the group 0 of c has 1 example: k_shot 2 needs 2"),
         ({"k_shot": {"c": 0}}, "k_shot of c must be a positive whole number, not 0"),
         ({"k_shot": {"c": 2.5}}, "k_shot of c must be a positive whole number, not 2.5"),
+        ({"k_shot": 5}, "k_shot must be {latent: ...}, one for each, not a int"),
+        ({"labels": LABELS}, "labels must be {latent: ...}, one for each, not a "),
         ({"k_shot": {"z": 1}}, "labels are given for c and k_shot for z: both need the same"),
         ({"transforms": [Transform(add, [1], ["d"])]}, "share_labels of a transform names d: the labels are c"),
         ({"transforms": [Transform(add, [])]}, "a transform has no args"),

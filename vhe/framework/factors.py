@@ -45,8 +45,8 @@ class Factors(nn.ModuleDict):
             argument = _arguments(module)[-1].name
             variable = argument if name is None else name
             require(variable not in self, f"two modules have the variable {variable}: give one for each variable")
-            reserved = hasattr(self, variable)
-            require(not reserved, f"a variable cannot be called {variable}, an attribute of Factors: rename it")
+            unfit = hasattr(self, variable) or not variable.isidentifier()
+            require(not unfit, f"a variable cannot be called {variable!r}, no name or one of Factors' own: rename it")
             self[variable] = module
 
     def signatures(self, takes_inputs: bool) -> dict[str, Factor]:

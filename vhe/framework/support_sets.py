@@ -139,6 +139,9 @@ class SupportSets:
         exclude_target: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
+        for name, by_latent in {"labels": labels, "k_shot": k_shot}.items():
+            given = type(by_latent).__name__
+            require(hasattr(by_latent, "keys"), f"{name} must be {{latent: ...}}, one for each, not a {given}")
         self.data = stacked_if_alike(data)
         self.labels, self.k_shot, self.transforms = labels, dict(k_shot), tuple(transforms)
         self.exclude_target, self.generator = exclude_target, generator

@@ -3,7 +3,7 @@ import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
 from common.distributions import DiagonalGaussian
-from common.distributions.location_scale import Concatenated, LaplaceOrNormal, Spheres
+from common.distributions.location_scale import Concatenated, LaplaceOrNormal, Spheres, StudentT
 from common.priors import StandardGaussianPrior
 
 
@@ -46,7 +46,9 @@ def test_samples_of_laplace_and_normal_beside_each_other():
 def test_samples_need_no_value_of_a_tensor(monkeypatch):
     """torch.normal of tensors looks whether all scales are positive, which no CUDA graph can capture."""
     monkeypatch.setattr(torch, "normal", None)
-    assert LaplaceOrNormal(torch.zeros(2), torch.ones(2), torch.tensor([True, False])).rsample((3,)).shape == (3, 2)
+    zero, one = torch.zeros(2), torch.ones(2)
+    for p in (LaplaceOrNormal(zero, one, torch.tensor([True, False])), StudentT(zero, one)):
+        assert p.rsample((3,)).shape == (3, 2)
 
 
 def test_joined_vectors_are_independent():
@@ -71,6 +73,25 @@ def test_kl_of_laplace_and_normal_beside_each_other():
     log_q, log_p = q.log_prob(x), p.log_prob(x)
     expected = torch.trapezoid(log_q.exp() * (log_q - log_p), x.squeeze(1), dim=0)
     torch.testing.assert_close(kl_divergence(q, p), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_student_t():
+    """The density is torch's with 3 degrees of freedom, the draws have its quartiles, the KL is that of quadrature."""
+    loc, scale = torch.tensor([0.3, -1.0]).double().requires_grad_(), torch.tensor([0.7, 2.0]).double().requires_grad_()
+    q, p = StudentT(loc, scale), StudentT(torch.tensor([-0.4]).double(), torch.tensor([1.2]).double()).expand((2,))
+    x = (torch.linspace(-14, 14, 200_001, dtype=torch.float64)[:, None]).sinh()  # far into the tails
+    torch.testing.assert_close(q.log_prob(x), torch.distributions.StudentT(3.0, loc, scale).log_prob(x))
+    torch.testing.assert_close((q.mean, q.variance), (loc, 3 * scale.square()))
+    z = q.rsample((200_000,))
+    quartiles = torch.quantile((z - loc) / scale, torch.tensor([0.25, 0.5, 0.75, 0.99]).double(), dim=0)
+    of_t3 = torch.tensor([-0.7649, 0, 0.7649, 4.5407]).double()[:, None].expand(-1, 2)
+    torch.testing.assert_close(quartiles, of_t3, rtol=0.03, atol=0.02)
+    torch.testing.assert_close(
+        torch.autograd.grad(z[0].sum(), (loc, scale)), (torch.ones_like(loc), (z[0] - loc) / scale)
+    )
+    difference = q.log_prob(x).exp() * (q.log_prob(x) - p.log_prob(x))
+    torch.testing.assert_close(kl_divergence(q, p), torch.trapezoid(difference, x, dim=0), rtol=1e-6, atol=1e-7)
+    assert kl_divergence(q, q).abs().max() < 1e-14
 
 
 def test_two_vectors_side_by_side():

@@ -1,6 +1,7 @@
 """Models by name: what each family's encoders return, and which fusions are mixtures."""
 
 import math
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +15,7 @@ from common.estimators import importance_estimates, log_marginal
 from common.execution.decoder import Decoder
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import VAE
+from common.models.choices import JointEncoder
 from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS
 from mnist.model import build
@@ -141,13 +143,29 @@ def linear():
         ("own", {}, "no encoder sees all modalities: add 'a,b', or choose poe or moe"),
         ("joint", {}, "no encoder sees all modalities: add 'a,b'"),
         ("poe", {"weights": {"a": -1.0}}, "must not be negative, these are: {'a': -1.0}"),
-        ("poe", {"encoder": {"a": linear(), "type": linear()}}, "refuses the name 'type': rename the modality"),
         ("poe", {"posterior": "softplus-normal"}, "only for gaussian, vmf, ebm ones"),
     ],
 )
 def test_slips_of_names_are_refused(fusion, changed, message):
     with pytest.raises(InputError, match=message):
         VAE(fusion, **pieces() | changed)
+
+
+@pytest.mark.parametrize("name", ["type", "forward", "training", "a.b", "a|b", "", "kl", "joint", "subset1"])
+def test_names_of_networks_and_terms_are_refused(name):
+    """The KL's term is joint/kl, and of two terms of one name the last would be in metrics.jsonl alone."""
+    for make in (
+        lambda: GroupedLikelihood(**{name: SphericalGaussianLikelihood(1.0)}),
+        lambda: VAE("poe", **pieces() | {"encoder": {"a": linear(), name: linear()}}),
+    ):
+        with pytest.raises(InputError, match=f"a modality cannot be called {re.escape(repr(name))}, .*: rename it"):
+            make()
+    assert "self" in GroupedLikelihood(self=SphericalGaussianLikelihood(1.0))
+
+
+def test_a_pairs_modality_does_not_replace_its_joint_encoders_head():
+    with pytest.raises(InputError, match="a joint encoder has a head of its own"):
+        JointEncoder({"head": nn.Linear(2, 3), "b": nn.Linear(2, 3)}, 3, (D, D))
 
 
 @pytest.mark.parametrize(

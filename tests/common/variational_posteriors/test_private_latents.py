@@ -27,7 +27,7 @@ from tests.helpers.private_latents import LATENT_DIM, N_SHARED, PLACES, PRIVATE,
 
 NAMES = ("a", "b", "c")
 PATTERNS = [("a", "b", "c"), ("b",), ("a", "c"), ("c",), ("a",), ("a", "b")]
-PER_LATENT = ("gaussian", "laplace", "softplus-laplace", "softplus-normal")
+PER_LATENT = ("gaussian", "laplace", "softplus-laplace", "softplus-normal", "student-t")
 FUSED = [  # every fusion of every family that private latents exist for
     (fusion, family)
     for fusion in ("poe", "product", "quotient", "moe", "mopoe", "mopoe-published")
