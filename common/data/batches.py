@@ -196,7 +196,8 @@ def check_known(names: Iterable[str], columns: Collection[str]) -> None:
 
 def _check_tensors(values: Mapping[str, object]) -> None:
     arrays = {name: type(x).__name__ for name, x in values.items() if not isinstance(x, Tensor)}
-    require(not arrays, f"modalities must be tensors, these are not: {arrays}; torch.as_tensor(x) makes one")
+    remedy = "torch.as_tensor(x) makes one of rows of equal length"
+    require(not arrays, f"modalities must be tensors, these are not: {arrays}; {remedy}")
 
 
 def _n_rows(values: Mapping[str, Tensor]) -> int:
