@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from common.errors import InputError
+from common.errors import InputError, require
 
 CACHED = 1_000_000  # numbers of a hidden layer that fit a CPU's cache: smaller batches are up to three times as fast
 
@@ -183,13 +183,27 @@ class WithMissing(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        self.n_elements = getattr(network, "n_elements", None)  # of a set, see `SharedNetwork`
+        self.n_elements = n_elements(network)
 
     def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
-        """The values of each modality, followed by which of them are observed, bool -> the network's parameters."""
-        dim, n = 1 if self.n_elements is None else 2, len(values) // 2
+        """The values of each modality, followed by which of them are observed, bool -> the network's parameters.
+
+        Classes (N,) of a joint encoder have nothing beside them.
+
+        Raises:
+            InputError: it is part of another network, which does not tell it what is observed.
+        """
+        dim, (n, lacking) = 1 if self.n_elements is None else 2, divmod(len(values), 2)
+        require(not lacking, "WithMissing is a layer of another network: wrap the whole encoder in it")
         pairs = zip(values[:n], values[n:], strict=True)
-        return self.network(*(torch.cat([x, observed.to(x)], dim) for x, observed in pairs))
+        return self.network(*(x if x.dim() == 1 else torch.cat([x, seen.to(x)], dim) for x, seen in pairs))
+
+
+def n_elements(encoder: nn.Module | None) -> int | None:
+    """The number of elements if an encoder's modality is a set, None if it is not."""
+    while isinstance(encoder, nn.Sequential) and isinstance(next(iter(encoder), None), EncoderModalityEmbedding):
+        encoder = encoder[0]
+    return getattr(encoder, "n_elements", None)
 
 
 class NetworkList(nn.Module):

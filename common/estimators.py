@@ -216,8 +216,8 @@ def _mask(model: MultimodalVAE, batch: Batch, target: Sequence[str] | Tensor) ->
         complete = batch.mask is None or modality.is_set or bool(modality.present(batch.mask).all())
         require(
             name in batch.modalities and complete,
-            f"log p({','.join(target)}) needs {name} in every example: common.data.splits.only_complete leaves out "
-            "those that lack it; a mask (B, M) as target names what each example has",
+            f"log p({','.join(target)}) needs {name} in every example: leave out those that lack it, with "
+            "only_complete(modelled(None, examples, model)), or name what each example has by a mask (B, M) as target",
         )
     return batch.only(target, model.columns).mask
 

@@ -123,7 +123,7 @@ class FunctionLikelihood(nn.Module):
 
     def forward(self, output: Tensor) -> "DensityOfOutput":
         """The decoder's output (..., *event) -> p(x|z), batch shape (...), event shape (*event)."""
-        return DensityOfOutput(self.log_density, output, self.event_dims)
+        return DensityOfOutput(self.log_density, in_float32(output), self.event_dims)
 
     def point(self, p: "DensityOfOutput") -> Tensor:
         """The mean, (..., *event)."""
@@ -227,7 +227,11 @@ def log_prob(name: str, p: Distribution, x: Tensor, leading: int, observed: Tens
         InputError: see `check_shape`, without which the values would be broadcast, and `log_prob_of_observed`.
     """
     check_shape(name, x, p, leading)
-    return log_prob_of_observed(name, p, x, observed)
+    try:
+        return log_prob_of_observed(name, p, x, observed)
+    except RuntimeError:  # of torch, which speaks of an index
+        check_class(name, x, p)
+        raise
 
 
 def log_prob_of_observed(name: str, p: Distribution, x: Tensor, observed: Tensor | None) -> Tensor:
@@ -239,6 +243,8 @@ def log_prob_of_observed(name: str, p: Distribution, x: Tensor, observed: Tensor
     if observed is None:
         return p.log_prob(x)
     if isinstance(p, DensityOfOutput):
+        # some functions have no density at 0, which would leave NaN in the gradient
+        x = torch.where(observed, x, ((x * observed).sum() / observed.sum()).to(x.dtype))
         log_p = p.log_density(p.output, x.expand_as(p.output))
     elif isinstance(p, Independent) and not p.base_dist.event_shape:
         log_p = p.base_dist.log_prob(x)
@@ -251,11 +257,12 @@ def log_prob_of_observed(name: str, p: Distribution, x: Tensor, observed: Tensor
 
 
 def check_type(
-    name: str, x: Tensor, likelihood: nn.Module | None, dtype: torch.dtype, takes_bytes: bool = False
+    name: str, x: Tensor, likelihood: nn.Module | None, dtype: torch.dtype | None, takes_bytes: bool = False
 ) -> None:
     """Raise InputError for a type of values that the likelihood, or a model with parameters of a type, cannot take.
 
     Args:
+        dtype: of the model's parameters; None if it has none.
         takes_bytes: whether uint8 becomes floats first, as in `Examples`.
     """
     floats, is_bytes = x.is_floating_point(), x.dtype in (torch.uint8, torch.bool)
@@ -267,7 +274,10 @@ def check_type(
     kinds, convert = ("floats or uint8", "") if takes_bytes else ("floats", ", pixels of uint8 with / 255")
     no_number = f"{name} is {x.dtype}, and its likelihood takes {kinds}: convert it with .to({dtype}){convert}"
     require(not is_number or floats or scaled, no_number)
-    require(not floats or x.dtype == dtype, f"{name} is {x.dtype}, and the model {dtype}: convert it with .to({dtype})")
+    require(
+        not floats or dtype in (None, x.dtype),
+        f"{name} is {x.dtype}, and the model {dtype}: convert it with .to({dtype})",
+    )
 
 
 def outside_unit_interval(x: Tensor) -> Tensor:
@@ -282,24 +292,32 @@ def check_dims(name: str, x: Tensor, likelihood: nn.Module, is_set: bool) -> Non
     """
     event_dims, n = getattr(likelihood, "event_dims", None), x.dim() - 1 - is_set
     takes = f"its likelihood takes {event_dims} dimensions for each {'element' if is_set else 'example'}"
-    takes += ", a class being the argmax of a one-hot" if isinstance(likelihood, CategoricalLikelihood) else ""
-    remedy = f"reshape them, or give the likelihood event_dims={n}"
-    require(event_dims in (None, n), f"{name} has values of shape {tuple(x.shape)}, and {takes}: {remedy}")
+    one_hot = isinstance(likelihood, CategoricalLikelihood) and n == event_dims + 1
+    remedy = "give classes, x.argmax(-1) of one-hots" if one_hot else "reshape them"
+    given = f"{name} has values of shape {tuple(x.shape)}, and {takes}: {remedy}"
+    require(event_dims in (None, n), f"{given}, or give the likelihood event_dims={n}")
 
 
 def check_range(name: str, x: Tensor, likelihood: nn.Module, present: Tensor | None) -> None:
-    """Raise InputError for values (B, ...) outside [0, 1] under a Bernoulli, where they are present, (B,) or (B, n)."""
-    if isinstance(likelihood, BernoulliLikelihood):
-        outside = outside_unit_interval(x)
-        if present is not None:
-            outside = outside.reshape(*present.shape, -1).any(dim=-1) & present
-        scaled = "scale them, those of uint8 with / 255"
-        require(not outside.any(), f"{name} has values outside [0, 1], and its likelihood takes no others: {scaled}")
+    """Raise InputError for values (B, ...) that have no density, where they are present, (B,) or (B, n).
+
+    These are infinity, and values outside [0, 1] under a Bernoulli.
+    """
+    if not x.is_floating_point():
+        return
+    is_bernoulli = isinstance(likelihood, BernoulliLikelihood)
+    wrong = outside_unit_interval(x) if is_bernoulli else x.isinf()
+    if present is not None:
+        wrong = wrong.reshape(*present.shape, -1).any(dim=-1) & present
+    what = "values outside [0, 1], and its likelihood takes no others" if is_bernoulli else "infinity"
+    remedy = "scale them, those of uint8 with / 255" if is_bernoulli else "NaN says that a value is missing"
+    require(not wrong.any(), f"{name} has {what}: {remedy}")
 
 
-def check_class(name: str, x: Tensor, likelihood: nn.Module, p: Distribution) -> None:
+def check_class(name: str, x: Tensor, p: Distribution) -> None:
     """Raise InputError for classes x (...) that a categorical p(x_m|z) does not have."""
-    if isinstance(likelihood, CategoricalLikelihood):
+    p = p.base_dist if isinstance(p, Independent) else p
+    if isinstance(p, Categorical):
         last = p.logits.shape[-1] - 1
         decoded = f"{name} has the class {int(x.max())}, its decoder gives the classes 0 to {last}"
         require(int(x.max()) <= last, f"{decoded}: count classes from 0, or give the decoder more")
@@ -308,10 +326,15 @@ def check_class(name: str, x: Tensor, likelihood: nn.Module, p: Distribution) ->
 def check_names(names: Iterable[str]) -> None:
     """Raise InputError for modalities whose networks or terms (`common.objectives.Bound`) would have another's name."""
     attributes = nn.ModuleDict()
-    unfit = [name for name in names if not re.fullmatch("[^.,|]+", name) or hasattr(attributes, name)]
-    unfit += [name for name in names if re.fullmatch(r"kl|joint|mixture|ar|subset\d+", name)]
-    taken = "an empty name, one with . , or |, an attribute of torch.nn.ModuleDict, or an objective's term"
-    require(not unfit, f"a modality cannot be called {', '.join(map(repr, unfit))}, {taken}: rename it")
+    for name in names:
+        why = None
+        if not re.fullmatch("[^.,|]+", name):
+            why = "a name is not empty and has no . , or |"
+        elif hasattr(attributes, name):
+            why = "torch.nn.ModuleDict has an attribute of this name"
+        elif re.fullmatch(r"kl|joint|mixture|ar|subset\d+", name):
+            why = "a term of objectives has this name"
+        require(why is None, f"a modality cannot be called {name!r}, {why}: rename it")
 
 
 class GroupedLikelihood(nn.ModuleDict):

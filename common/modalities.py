@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from common.data.batches import Columns, columns_of
-from common.encoders_decoders import StackedDecoder, zero_where_absent
+from common.encoders_decoders import StackedDecoder, n_elements, zero_where_absent
 from common.errors import require
 from common.likelihoods import check_names
 
@@ -156,13 +156,6 @@ def n_shared_latents(latent_dim: int, private: Mapping[str, int]) -> int:
     n = latent_dim - n_private
     require(not private or n > 0, f"{n_private} private latents leave none of {latent_dim} to share: raise latent_dim")
     return n
-
-
-def n_elements(encoder: nn.Module | None) -> int | None:
-    """The number of elements if an encoder's modality is a set, None if it is not; a Sequential's first layer tells."""
-    while isinstance(encoder, nn.Sequential):
-        encoder = next(iter(encoder), None)
-    return getattr(encoder, "n_elements", None)
 
 
 def stack_values(

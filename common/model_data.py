@@ -25,6 +25,7 @@ def modelled(config: object, data: Examples, model: MultimodalVAE) -> Examples:
         InputError: the data lack one of the model's, or have values that it cannot take; a mask's columns are not the
             model's modalities.
     """
+    require(len(data) > 0, "there is no example")
     known = tuple(dict.fromkeys((*data.modalities, *data.derived)))
     lacking = [name for name in model.modalities if name not in known]
     named = f"the model's encoders name {', '.join(lacking)}, which the data lack (they have {', '.join(known)})"
@@ -43,15 +44,15 @@ def modelled(config: object, data: Examples, model: MultimodalVAE) -> Examples:
 
 def _look_for_missing(examples: Examples, model: MultimodalVAE) -> Examples:
     """The same examples, with a mask without the modalities that lack all values, and with `incomplete`."""
-    sources = {name: name for name in examples.modalities}
-    sources |= {name: source for name, (source, _) in examples.derived.items()}
+    made = {name: (name, None) for name in examples.modalities} | dict(examples.derived)
     mask, incomplete = examples.mask, []
-    for name, source in sources.items():
+    for name, (source, make) in made.items():
         x, columns = examples.modalities[source], model.columns[name]
         if x.dtype in (torch.uint8, torch.bool):
             continue
         dims = 1 if columns.n_elements is None else 2
-        parts = (is_missing(part).reshape(*part.shape[:dims], -1) for part in x.split(ROWS_AT_ONCE))
+        parts = (is_missing(make(part) if make else part) for part in x.split(ROWS_AT_ONCE))
+        parts = (part.reshape(*part.shape[:dims], -1) for part in parts)
         absent, lacking = map(torch.cat, zip(*((part.all(-1), part.any(-1)) for part in parts), strict=True))
         if examples.rows:
             absent, lacking = absent[examples.rows[source]], lacking[examples.rows[source]]
@@ -71,7 +72,7 @@ def check_present(examples: Examples, model: MultimodalVAE) -> None:
     """Raise InputError for a modality that no example has, as with a mask that has False for present."""
     if examples.mask is not None:
         nowhere = [name for name, column in model.columns.items() if not column.of(examples.mask).any()]
-        remedy = "True in a mask is for what is present, NaN and -1 are for what is missing"
+        remedy = "NaN, -1, and False in a mask, are for what is missing"
         require(not nowhere, f"no example has {', '.join(nowhere)}: {remedy}")
 
 

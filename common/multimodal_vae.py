@@ -8,10 +8,10 @@ from torch.distributions import Distribution
 
 from common.data.batches import Batch, n_columns, observe
 from common.distributions.base import LatentDistribution
-from common.encoders_decoders import expert_params, expert_params_where, outputs
+from common.encoders_decoders import expert_params, expert_params_where, n_elements, outputs
 from common.errors import InputError, require
 from common.likelihoods import GroupedLikelihood, check_class, check_dims, check_range, check_shape, check_type
-from common.modalities import DecoderRecord, Modality, decoder_records, modalities_of, n_elements, stack_values
+from common.modalities import DecoderRecord, Modality, decoder_records, modalities_of, stack_values
 from common.private_latents import with_auxiliary, with_private
 
 
@@ -122,17 +122,22 @@ class MultimodalVAE(nn.Module):
         """The inputs as a Batch of the model's modalities (`common.data.observe`).
 
         Raises:
-            InputError: see there; and values of a type or range that the likelihood has no density of. A Batch that
-                somebody has looked at, `Batch.observed`, is taken as it is.
+            InputError: see there; values of a type or range that the likelihood has no density of, except in a Batch
+                that somebody has looked at, `Batch.observed`; or a modality lacks some of its values, and a decoder of
+                another one sees it.
         """
         batch = observe(inputs, self.columns)
+        for modality in self.modality.values():
+            for name in (name for name in modality.given if name in batch.observed):
+                seen = f"{name} lacks some of its values, and the decoder of {modality.name} sees it"
+                raise InputError(f"{seen}: mask {name} in these examples")
         if not isinstance(inputs, Batch) or inputs.observed is None:
             self.check_values(batch)
         return batch
 
     def check_values(self, batch: Batch) -> None:
         """Raise InputError for values of a type, dimensions or range that the likelihood has no density of."""
-        dtype = next(self.parameters()).dtype
+        dtype = next((p.dtype for p in self.parameters()), None)
         for name in (name for name in batch.modalities if name in self.likelihood):
             x, present = batch.modalities[name], None if batch.mask is None else self.columns[name].of(batch.mask)
             check_type(name, x, self.likelihood[name], dtype)
@@ -162,8 +167,10 @@ class MultimodalVAE(nn.Module):
                 continue
             try:
                 experts[key] = self._experts_of(network, names, n, batch)
-            except (RuntimeError, ValueError, IndexError):  # of torch, which speaks of matrices
+            except (RuntimeError, ValueError, IndexError) as error:  # of torch, which speaks of matrices
                 self._check_fit(batch)
+                shapes = ", ".join(f"{name} {tuple(batch.modalities[name].shape)}" for name in names)
+                error.add_note(f"in the encoder of {key}, which was given {shapes}")
                 raise
         known = "; ".join(self.encoder)
         if not experts:
@@ -209,7 +216,7 @@ class MultimodalVAE(nn.Module):
             p = self.decoded_once(name)
             if p is not None:
                 check_shape(name, x, p, leading=1)
-                check_class(name, x, self.likelihood[name], p)
+                check_class(name, x, p)
 
     def fuse(
         self, params: tuple[Tensor, ...], mask: Tensor | None = None, encoded: Tensor | None = None
@@ -316,7 +323,7 @@ class MultimodalVAE(nn.Module):
         self, z: Tensor, names: Sequence[str], given: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
         """What the decoders of the named modalities give, {name: (..., *output)}, for z (..., D); see `decode`."""
-        decoded, given, latents = {}, given or {}, z.shape[-1]
+        decoded, given, latents = {}, given or {}, z.shape[-1] if z.dim() else 0
         require(
             self.latent_dim in (1, latents), f"z has {latents} latents, the model {self.latent_dim}: make them equal"
         )

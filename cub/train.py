@@ -17,6 +17,7 @@ from typing import Annotated, Literal
 import tyro
 
 from common.errors import require
+from common.model_data import modelled
 from common.models.choices import Model
 from common.models.families import FAMILIES
 from cub import loglike
@@ -121,7 +122,7 @@ def experiment(config: Config) -> Experiment:
         objective_of,
         draw if config.analytics else None,
         load_train,
-        examples=lambda config, birds, model: birds.examples.only(model.modalities),
+        examples=lambda config, birds, model: modelled(config, birds.examples, model),
     )
 
 

@@ -1,6 +1,7 @@
 """MNIST in its original idx files, and built-in scanned digits for the demo."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -99,7 +100,7 @@ def binarised(examples: Examples) -> Examples:
 
 def binarised_anew(examples: Examples) -> Examples:
     """BinaryMNIST whose pixels are drawn whenever a batch is made."""
-    return Examples(examples.modalities, derived={"image": ("image", torch.bernoulli)})
+    return replace(examples, derived={"image": ("image", torch.bernoulli)})
 
 
 def load_as_trained(split: str, config: ModelConfig, dataset: Dataset) -> Examples:

@@ -131,8 +131,8 @@ def _with_its_data(config: RunConfig, given: RunConfig, args: Sequence[str]) -> 
         given: what the command line says without the earlier run.
     """
     names_data = any(arg.split("=")[0].replace("_", "-") == "--data-dir" for arg in args)
-    earlier = "the run that --resume or --pre-trained names has --demo, which reads no files of --data-dir"
-    remedy = "leave it out, or train anew; --pre-trained also takes --no-demo"
+    earlier = "the run that --resume or --pre-trained names has --demo, and reads no files"
+    remedy = "leave --data-dir out, or train anew; --pre-trained also takes --no-demo"
     require(given.demo or not (config.demo and names_data), f"{earlier}: {remedy}")
     return config
 

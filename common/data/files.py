@@ -60,8 +60,8 @@ def find(data_dir: Path, names: Sequence[str], how: str) -> Path:
 
 def inner(folder: Path) -> Path:
     """The folder of the same name in a folder, which some programs make when they unpack; without one, the folder."""
-    nested = folder / folder.resolve().name
-    return nested if nested.is_dir() else folder
+    nested = [folder / name for name in (folder.name, folder.resolve().name)]
+    return next((path for path in nested if path.is_dir()), folder)
 
 
 def warn_of_left_out(place: Path, files: Collection[str], what: str) -> None:

@@ -71,12 +71,12 @@ def open_picture(source: Path | bytes, remedy: str, name: str = "") -> Iterator[
 def in_mode(image: Image.Image, mode: str) -> Image.Image:
     """An opened picture in PIL's mode RGB or L: upright by its EXIF orientation, and on white where it is transparent.
 
-    Gray of 16 bits a pixel becomes gray of 8. Its range is 8, 12 or 16 bits, the least that holds all its pixels.
+    Gray of 16 bits a pixel becomes gray of 8. A picture whose pixels fit 12 bits is taken as one of 12 bits.
     """
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I"):
         pixels = np.asarray(image)
-        white = next(2**bits - 1 for bits in (8, 12, 16) if pixels.max() < 2**bits)
+        white = 2**12 - 1 if pixels.max() < 2**12 else 2**16 - 1
         pixels = np.where(pixels == image.info.get("transparency"), white, pixels)
         return Image.fromarray((pixels * (255 / white)).round().astype(np.uint8)).convert(mode)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:

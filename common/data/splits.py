@@ -28,7 +28,9 @@ def hold_out(examples: Examples, n: int | None) -> tuple[Examples, Examples | No
 
 
 def only_complete(examples: Examples) -> tuple[Examples, Tensor | slice]:
-    """The examples that have all modalities, and their indices, (n,) or a slice for all.
+    """The examples that have all modalities by their mask, and their indices, (n,) or a slice for all.
+
+    `common.model_data.modelled` makes a mask of missing values.
 
     Raises:
         InputError: there are none.

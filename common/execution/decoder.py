@@ -180,7 +180,7 @@ class Decoder:
         out = outputs(self.model.decoder[decoder.key], rows.flatten(1, -2)).movedim(1, 0)  # (n, N, ...)
         p = self.model.likelihood[names[0]](out.reshape(*rows.shape[:-1], *out.shape[2:]))
         observed = None
-        if self.batch.observed:
+        if {*names} & {*(self.batch.observed or ())}:
             there = {name: self.batch.observed_values(name) for name in names if name in self.batch.modalities}
             observed = self._stacked(names, there, rows.dim())
         log_p = log_prob_of_observed(", ".join(names), p, x, observed)

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from common.distributions.flows import masked_autoregressive_flow
+from common.encoders_decoders import n_elements
 from common.errors import require
 from common.likelihoods import GroupedLikelihood
-from common.modalities import n_elements, n_shared_latents
+from common.modalities import n_shared_latents
 from common.models.families import FAMILIES, Family
 from common.multimodal_vae import MultimodalVAE
 from common.priors import ClusteredPrior

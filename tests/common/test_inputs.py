@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from common.data import Batch, Examples
-from common.encoders_decoders import SplitLinearLayer
+from common.encoders_decoders import SplitLinearLayer, WithMissing
 from common.errors import InputError
 from common.estimators import log_marginal
 from common.likelihoods import CategoricalLikelihood, GroupedLikelihood, SphericalGaussianLikelihood
@@ -38,7 +38,7 @@ IMAGE, TEXT = torch.rand(3, 1, 28, 28), torch.tensor([1, 2, 3])
             torch.tensor([1, 10, 2]),
             "text has the class 10, its decoder gives the classes 0 to 9: count classes f",
         ),
-        (IMAGE, nn.functional.one_hot(TEXT, 10), r"text has values of shape \(3, 10\), .*argmax of a one-hot"),
+        (IMAGE, nn.functional.one_hot(TEXT, 10), r"text has values of shape \(3, 10\), .*give classes, x.argmax"),
         (
             IMAGE,
             nn.functional.one_hot(TEXT, 10).float(),
@@ -59,6 +59,7 @@ IMAGE, TEXT = torch.rand(3, 1, 28, 28), torch.tensor([1, 2, 3])
         (IMAGE, TEXT > 1, "text is torch.bool, which is no class: convert it with"),
         (255 * IMAGE, TEXT, r"image has values outside \[0, 1\], and its likelihood takes no others: scale them"),
         (2 * IMAGE - 1, TEXT, r"image has values outside \[0, 1\]"),
+        (IMAGE / 0, TEXT, r"image has values outside \[0, 1\]"),
     ],
 )
 def test_values_that_do_not_fit_are_named(image, text, message):
@@ -99,6 +100,35 @@ def test_batches_of_examples_are_looked_at_once(monkeypatch):
     batch = Examples({"image": IMAGE, "text": TEXT}, incomplete=())[:]
     monkeypatch.setattr(torch.Tensor, "any", None)
     assert MODEL.observe(batch).observed == {}
+
+
+def test_a_class_that_only_the_encoder_knows_is_refused():
+    encoder = {"c": nn.Sequential(nn.Embedding(10, 3), SplitLinearLayer(3, (2, 2)))}
+    model = VAE("poe", encoder, {"c": nn.Linear(2, 3)}, GroupedLikelihood(c=CategoricalLikelihood()), 2)
+    for use in (lambda x: IwaeElbo(model).bound(x), lambda x: log_marginal(model, x, ("c",), n_samples=2)):
+        with pytest.raises(InputError, match="c has the class 5, its decoder gives the classes 0 to 2: count classes"):
+            use({"c": torch.tensor([1, 5])})
+
+
+def test_the_encoder_that_fails_is_named():
+    encoder = {"a": WithMissing(SplitLinearLayer(3, (2, 2)))}
+    model = VAE("poe", encoder, {"a": nn.Linear(2, 3)}, GroupedLikelihood(a=SphericalGaussianLikelihood(1.0)), 2)
+    with pytest.raises(RuntimeError) as error:
+        model.posterior({"a": torch.rand(5, 3)})
+    assert error.value.__notes__ == ["in the encoder of a, which was given a (5, 3)"]
+    model.encoder["a"] = nn.Sequential(WithMissing(SplitLinearLayer(6, (2, 2))))
+    with pytest.raises(InputError, match="WithMissing is a layer of another network: wrap the whole encoder in it"):
+        model.posterior({"a": torch.rand(5, 3)})
+
+
+def test_a_model_needs_no_parameters():
+    model = VAE("poe", {"a": Doubled()}, {"a": nn.Identity()}, GroupedLikelihood(a=SphericalGaussianLikelihood(1.0)), 3)
+    assert model.posterior({"a": torch.rand(5, 3)}).mean.shape == (5, 3)
+
+
+class Doubled(nn.Module):
+    def forward(self, x):
+        return x, x
 
 
 def test_latents_of_another_number_are_refused():

@@ -6,15 +6,23 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
-from torch.distributions import Bernoulli, Categorical, Independent, Laplace, MultivariateNormal, Normal
+from torch.distributions import Bernoulli, Categorical, Independent, Laplace, LogNormal, MultivariateNormal, Normal
 
 from common.data import Batch, Examples
 from common.data.splits import unpair
-from common.encoders_decoders import SharedNetwork, SplitLinearLayer, WithMissing
+from common.encoders_decoders import (
+    SharedNetwork,
+    SplitLinearLayer,
+    SqueezeLayer,
+    StackedDecoder,
+    StackedLinear,
+    WithMissing,
+)
 from common.errors import InputError
 from common.estimators import importance_estimates, log_marginal
 from common.likelihoods import (
     BernoulliLikelihood,
+    BinaryLikelihood,
     CategoricalLikelihood,
     FunctionLikelihood,
     GroupedLikelihood,
@@ -204,8 +212,61 @@ def test_examples_know_what_they_lack(capsys):
         None, Examples({"image": image, "text": text}, derived={"image": ("image", lambda x: x / 2)}), model
     )
     assert darker.incomplete == ("image",) and darker[:].modalities["image"].isfinite()[[0, 1, 3, 4]].all()
-    with pytest.raises(InputError, match="no example has image: True in a mask is for what is present, NaN and -1 are"):
+    with pytest.raises(InputError, match="no example has image: NaN, -1, and False in a mask, are for what is"):
         check_present(modelled(None, Examples({"image": image * torch.nan, "text": text}), model), model)
+
+
+def test_values_without_a_density_at_zero_have_finite_gradients():
+    def density(output, x):
+        return LogNormal(output, 1.0, validate_args=False).log_prob(x)
+
+    output = torch.randn(4, 3, requires_grad=True)
+    x = torch.rand(4, 3)
+    observed = torch.tensor([[True, False, True]] * 4)
+    log_prob("a", FunctionLikelihood(density)(output), x.masked_fill(~observed, 0), 1, observed).sum().backward()
+    assert output.grad.isfinite().all() and (output.grad[:, 1] == 0).all()
+
+
+def test_what_a_decoder_sees_beside_z_lacks_no_value():
+    decoder = {"a|b": Beside(), "b": nn.Linear(2, 3)}
+    likelihood = GroupedLikelihood(**{m: SphericalGaussianLikelihood(1.0) for m in "ab"})
+    encoder = {"a": SplitLinearLayer(4, (2, 2)), "b": SplitLinearLayer(3, (2, 2))}
+    model, x = VAE("poe", encoder, decoder, likelihood, 2), {"a": torch.rand(5, 4), "b": torch.rand(5, 3)}
+    x["a"][0, 0] = x["b"][1] = torch.nan
+    assert StandardElbo(model).bound(x).value.isfinite().all()
+    x["b"][2, 0] = torch.nan
+    with pytest.raises(
+        InputError, match="b lacks some of its values, and the decoder of a sees it: mask b in these ex"
+    ):
+        StandardElbo(model).bound(x)
+
+
+class Beside(nn.Module):
+    def forward(self, z, b):
+        return torch.cat([z, b[:, :2]], dim=1)
+
+
+def test_a_stack_of_classes_beside_an_incomplete_modality():
+    encoder = {name: nn.Sequential(nn.Embedding(2, 4), SplitLinearLayer(4, (2, 2))) for name in "ab"}
+    decoder = {"t": nn.Linear(2, 3), "a,b": StackedDecoder(nn.Sequential(StackedLinear(2, 2, 1), SqueezeLayer(-1)))}
+    likelihood = GroupedLikelihood(t=SphericalGaussianLikelihood(1.0), a=BinaryLikelihood(), b=BinaryLikelihood())
+    model = VAE("poe", encoder | {"t": SplitLinearLayer(3, (2, 2))}, decoder, likelihood, 2)
+    x = {"a": torch.randint(2, (5,)), "b": torch.randint(2, (5,)), "t": torch.rand(5, 3)}
+    x["t"][0, 0] = torch.nan
+    terms = StandardElbo(model).bound(x).terms
+    assert all((terms[f"joint/{name}"] != 0).all() for name in "abt")
+
+
+def test_a_derived_modality_lacks_what_its_function_makes():
+    a, _ = incomplete()
+    examples = Examples({"a": a["a"].float()}, derived={"b": ("a", lambda x: x[:, :2] + x[:, 2:])})
+    model = exact_model()
+    for p in model.parameters():
+        p.data = p.data.float()
+    found, seen = modelled(None, examples, model)[:], model.observe(examples[:])
+    assert found.mask.equal(seen.mask) and not found.mask[:, 1].equal(found.mask[:, 0])
+    there = found.mask[:, 1]
+    assert found.observed["b"][there].equal(seen.observed["b"][there])
 
 
 def test_a_captured_step_does_not_look_for_what_is_missing():

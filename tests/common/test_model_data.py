@@ -74,5 +74,5 @@ def test_a_mask_of_another_shape_or_without_a_modality_is_refused():
         modelled(None, data(torch.ones(4, dtype=torch.bool)), MODEL)
     mask = torch.ones(4, 3, dtype=torch.bool)
     mask[:, 0] = False
-    with pytest.raises(InputError, match="no example has a: True in a mask is for what is present"):
+    with pytest.raises(InputError, match="no example has a: NaN, -1, and False in a mask, are for what is missing"):
         check_present(data(mask), MODEL)

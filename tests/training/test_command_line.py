@@ -67,7 +67,7 @@ def test_a_demos_run_does_not_take_a_folder_of_data_for_its_own(old, capsys):
     ):
         with pytest.raises(SystemExit):
             parsed(mnist_train, *args)
-        assert "has --demo, which reads no files of --data-dir: leave it out" in capsys.readouterr().err
+        assert "has --demo, and reads no files: leave --data-dir out" in capsys.readouterr().err
     assert parsed(mnist_train, *resumed).demo
     real = parsed(mnist_train, "--pre-trained", str(old), "--no-demo", "--data-dir", "x")
     assert (real.demo, real.data_dir, real.lr) == (False, Path("x"), OPTIONS["lr"])

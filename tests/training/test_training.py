@@ -16,8 +16,9 @@ from common.data import Examples
 from common.errors import InputError
 from common.io import locked
 from common.likelihoods import BernoulliLikelihood
-from common.objectives import MvaeElbo, StandardElbo
+from common.objectives import MvaeElbo, Objective, StandardElbo
 from mnist import train as mnist_train
+from mnist.data import binarised_anew
 from mnist.data import load as load_mnist
 from tests.helpers.data_config import data_config
 from tests.helpers.linear_gaussian import draw, linear_gaussian
@@ -27,6 +28,7 @@ from training import loop as training
 from training import run
 from training.loop import Meter
 from training.steps import Step
+from vhe.framework.support_sets import SupportSets
 
 
 @pytest.fixture(scope="module")
@@ -394,7 +396,7 @@ WITHOUT_IMAGE = torch.tensor([False, True]).expand(60, 2)
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (lambda: pairs_of(torch.full((60, 1, 28, 28), torch.nan)), "no example has image: True in a mask is for"),
+        (lambda: pairs_of(torch.full((60, 1, 28, 28), torch.nan)), "no example has image: NaN, -1, and False in"),
         (lambda: pairs_of(torch.full((60, 1, 28, 28), torch.nan), mask=ALL), "no example has image"),
         (lambda: pairs_of(text=torch.full((60,), -1)), "no example has text"),
         (
@@ -550,6 +552,14 @@ def test_the_meter_adds_up_random_subsets_by_name():
         for name, values in {"bound": bound.value, **bound.terms}.items():
             sums[name] = sums.get(name, 0.0) + values.sum().item()
     assert meter.means("") == pytest.approx({name: value / n for name, value in sums.items()})
+
+
+def test_what_is_known_of_the_examples_stays_known():
+    mask = torch.ones(4, 1, dtype=torch.bool)
+    images = Examples({"image": torch.rand(4, 1, 28, 28)}, mask=mask, incomplete=("image",))
+    drawn = binarised_anew(images)
+    assert drawn.incomplete == ("image",) and drawn.mask is mask
+    assert not Step(Objective(torch.nn.Linear(1, 1)), None).capturable(SupportSets.__new__(SupportSets))
 
 
 def test_steps_that_differ_from_batch_to_batch_are_not_captured():

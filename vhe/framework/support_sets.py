@@ -128,7 +128,7 @@ class SupportSets:
         InputError: labels or k_shot do not fit the data, or a group is too small for its support sets.
     """
 
-    mask = None  # every example is complete
+    mask, incomplete = None, ()  # every example is complete
 
     def __init__(
         self,

@@ -54,7 +54,6 @@ PALETTE.putpalette([9, 9, 9, 200, 200, 200])
 KINDS = {  # of a picture of one row: what is saved, how, and the values that are read
     "16 bits": (gray(0, 257, 32896, 65535, kind=np.uint16), {}, [0, 1, 128, 255]),
     "12 bits": (gray(0, 16, 2056, 4095, kind=np.uint16), {}, [0, 1, 128, 255]),
-    "8 bits of 16": (gray(0, 1, 128, 255, kind=np.uint16), {}, [0, 1, 128, 255]),
     "a transparent gray of 16 bits": (gray(500, 65535, kind=np.uint16), {"transparency": 500}, [255, 255]),
     "turned, 16 bits": (*turned(gray(0, 65535, kind=np.uint16)), [0, 255]),
     "turned": (*turned(gray(0, 100, 255)), [0, 100, 255]),
