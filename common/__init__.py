@@ -42,6 +42,7 @@ The pieces
     private_latents: a modality's own latents, appended to the parameters of q(z|x_S) and found in z
     priors: p(z)
     likelihoods: a decoder's output in, p(x_m|z) out
+    values: what values a modality can have
 
 The model
     modalities: a modality's columns of the mask, decoder, weight, and part of z

@@ -10,9 +10,10 @@ from common.data.batches import Batch, n_columns, observe
 from common.distributions.base import LatentDistribution
 from common.encoders_decoders import expert_params, expert_params_where, n_elements, outputs
 from common.errors import InputError, require
-from common.likelihoods import GroupedLikelihood, check_class, check_dims, check_range, check_shape, check_type
+from common.likelihoods import GroupedLikelihood, check_class, check_shape
 from common.modalities import DecoderRecord, Modality, decoder_records, modalities_of, stack_values
 from common.private_latents import with_auxiliary, with_private
+from common.values import check_values
 
 
 class MultimodalVAE(nn.Module):
@@ -139,10 +140,9 @@ class MultimodalVAE(nn.Module):
         """Raise InputError for values of a type, dimensions or range that the likelihood has no density of."""
         dtype = next((p.dtype for p in self.parameters()), None)
         for name in (name for name in batch.modalities if name in self.likelihood):
-            x, present = batch.modalities[name], None if batch.mask is None else self.columns[name].of(batch.mask)
-            check_type(name, x, self.likelihood[name], dtype)
-            check_dims(name, x, self.likelihood[name], self.modality[name].is_set)
-            check_range(name, x, self.likelihood[name], present)
+            modality, x = self.modality[name], batch.modalities[name]
+            present = None if batch.mask is None else modality.present(batch.mask)
+            check_values(name, x, self.likelihood[name], modality.is_set, present, dtype)
 
     def scorable(self, mask: Tensor) -> Tensor:
         """Which modalities are present together with what their decoders see beside z: (B, M), from a mask (B, M)."""
