@@ -14,6 +14,7 @@ os.environ["OMP_NUM_THREADS"] = os.environ.get("TEST_THREADS", "1")
 import pytest
 import torch
 from filelock import FileLock
+from hypothesis import settings
 from PIL import Image
 
 import celeba.data
@@ -26,6 +27,9 @@ pytest.register_assert_rewrite("tests.helpers")
 from tests.helpers.celeba_files import write_celeba  # noqa: E402 (after its asserts are to be rewritten)
 from tests.helpers.scripts import run_script  # noqa: E402
 
+settings.register_profile("short", max_examples=10, deadline=None)
+settings.register_profile("long", max_examples=200, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs that a shell runs in the background ignore it
 
