@@ -114,14 +114,20 @@ class Known:
             value = value + log_p - beta * self.kl(now, before)
         return value
 
+    def geometric_mean(self, pattern):
+        """mmJSD's f(z|X), of the experts and the prior with equal powers."""
+        mean, variance = self._with_prior(pattern)
+        precision = (1 / variance).mean(dim=0)
+        return Normal((mean / variance).mean(dim=0) / precision, precision.rsqrt())
+
+    def _with_prior(self, pattern):
+        return [torch.cat(pair) for pair in zip(self.posterior(()), self.posterior(pattern), strict=True)]
+
     def _mmjsd(self, pattern, lambdas, beta):
         """Over the experts and the prior, with KLs to their geometric mean."""
-        q = [torch.cat([prior, x]) for prior, x in zip(self.posterior(()), self.posterior(pattern), strict=True)]
-        mean, variance = q
-        precision = (1 / variance).mean(dim=0)
-        geometric = Normal((mean / variance).mean(dim=0) / precision, precision.rsqrt())
-        kls = kl_divergence(Normal(mean, variance.sqrt()), geometric).sum(dim=-1)
-        return (self.log_p(q, pattern, lambdas) - beta * kls).mean()
+        mean, variance = self._with_prior(pattern)
+        kls = kl_divergence(Normal(mean, variance.sqrt()), self.geometric_mean(pattern)).sum(dim=-1)
+        return (self.log_p((mean, variance), pattern, lambdas) - beta * kls).mean()
 
 
 def n_rows(d):

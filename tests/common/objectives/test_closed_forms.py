@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.distributions import MultivariateNormal
 
 from common.data import Batch
 from common.models.objectives import OBJECTIVES, make_objective
@@ -13,7 +14,8 @@ from common.variational_posteriors import JointFlowsPosterior
 from tests.common.distributions.test_flows import bent
 from tests.helpers.expected import Known, exact_noise, n_rows
 from tests.helpers.fusions import mask_of, subsets_of, with_fusion
-from tests.helpers.linear_gaussian import draw
+from tests.helpers.linear_gaussian import D, Expert, draw, exact_log_p
+from tests.helpers.objectives import gradients_agree
 from tests.helpers.private_latents import private_linear_gaussian
 
 COMPLETE = ("jmvae", "student", "telbo", "jnf")  # objectives that take no incomplete examples
@@ -72,3 +74,73 @@ def test_the_mean_of_a_bound_is_its_closed_form(obj, fusion, data):
     for i, pattern in enumerate(patterns):
         known = Known(model, fusion, weights, scales, {name: x[i : i + 1] for name, x in two.items()})
         torch.testing.assert_close(found[i], known.expected(obj, pattern, lambdas, beta, alpha), rtol=1e-9, atol=1e-9)
+
+
+EXACT = ("poe", "quotient", "own", "jnf")  # with these experts q(z|x_S) is p(z|x_S)
+
+
+@pytest.mark.parametrize("private", [False, True])
+@pytest.mark.parametrize("fusion", [*EXACT, "product", "moe", "mopoe", "mopoe-published"])
+def test_the_closed_forms_are_log_p_where_the_posteriors_are_exact(fusion, private):
+    """And below it where they are not."""
+    if private and fusion not in WITH_PRIVATE:
+        return
+    model, weights, scales = private_linear_gaussian(fusion) if private else with_fusion(fusion, 3)
+    if private and fusion == "quotient":  # whose experts are wanted without the prior
+        return
+    one, names = draw(weights, scales, 1), tuple(weights)
+    known, ones = Known(model, fusion, weights, scales, one), dict.fromkeys(names, 1.0)
+    log_p = {pattern: exact_log_p(weights, scales, one, pattern)[0] for pattern in subsets_of(names)}
+    for pattern in subsets_of(names) if fusion != "jnf" else [("a",), names]:
+        elbo = known.expected("elbo", pattern, ones, 1.0, None)
+        if fusion in EXACT or (fusion == "mopoe" and len(pattern) == 1):
+            torch.testing.assert_close(elbo, log_p[pattern])
+        else:
+            assert elbo < log_p[pattern]
+        if fusion in ("poe", "own"):
+            torch.testing.assert_close(known.expected("ar", pattern, ones, 1.0, None), log_p[pattern])
+            several = [log_p[(name,)] for name in pattern] + [log_p[pattern]] * (len(pattern) > 1)
+            torch.testing.assert_close(known.expected("mvae", pattern, ones, 1.0, None), sum(several))
+        if fusion in WITH_PRIVATE:
+            terms = 1 + len(pattern) * (len(pattern) > 1)
+            assert known.expected("dmvae", pattern, ones, 1.0, None) < terms * log_p[pattern] + 1e-9
+
+
+def test_mmjsd_bounds_the_evidence_of_the_geometric_mean_and_no_log_p():
+    """log of the mean of p(X|z) over f(z|X); far from the prior f lies nearer to the data, and so does the bound."""
+    model, weights, scales = with_fusion("moe")
+    scales = dict.fromkeys(scales, 2.4)
+    for name, w in weights.items():
+        model.encoder[name] = Expert(w, scales[name])
+    far = {name: (w @ torch.tensor([30.0, 0.0]).double())[None] for name, w in weights.items()}
+    known = Known(model, "moe", weights, scales, far)
+    value = known.expected("mmjsd", ("a", "b"), {"a": 1.0, "b": 1.0}, 1.0, None)
+    f = known.geometric_mean(("a", "b"))
+    w, x = torch.cat([*weights.values()]), torch.cat([*far.values()], dim=1)
+    p = MultivariateNormal(w @ f.mean, (w * f.variance) @ w.T + 2.4**2 * torch.eye(len(w)))
+    assert exact_log_p(weights, scales, far, ("a", "b")) + 4 < value < p.log_prob(x)
+
+
+@pytest.mark.parametrize(
+    ("obj", "fusion"),
+    [
+        *(cell for cell in CELLS if cell[0] not in ("student", "dreg", "stl", "jnf")),
+        *(("iwae", "moe"), ("iwae", "mopoe"), pytest.param("jnf", "jnf", marks=pytest.mark.slow)),
+    ],
+)
+def test_gradients_against_finite_differences(obj, fusion):
+    """Of objectives whose gradient is that of their value; TELBO's by its encoders, JNF's by what its flows train."""
+    model, weights, scales = with_fusion(fusion)
+    if (obj, fusion) in (("dmvae", "poe"), ("crmvae", "product"), ("elbo", "moe")):
+        model, weights, scales = private_linear_gaussian(fusion, names=("a", "b"))
+    if fusion == "jnf":
+        model.variational_posterior = JointFlowsPosterior([bent(D, seed, 0.5) for seed in range(2)])
+    with torch.no_grad():  # posteriors that are off, where gradients are large
+        for name, p in model.encoder.named_parameters():
+            p += 0.3 * torch.rand_like(p) if name.endswith("precision") else 0
+    inputs = draw(weights, scales, 3)
+    if obj not in COMPLETE:
+        inputs["b"][0] = torch.nan
+    options = {"K": 2, "looser": False, "dreg": None, "approx_m": 0, "alpha": 0.7}
+    names = {"telbo": "encoder", "jnf": ("variational_posterior", "encoder.a.", "encoder.b.")}.get(obj, "")
+    assert gradients_agree(make_objective(obj, model, SimpleNamespace(**options), {"a": 2.0}), inputs, names)
