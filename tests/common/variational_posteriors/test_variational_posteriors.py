@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.distributions import kl_divergence
 
+from common.data import Examples
 from common.distributions import HypersphericalUniform, Spheres, VonMisesFisher
 from common.errors import InputError
 from common.estimators import log_marginal
@@ -21,6 +22,7 @@ from common.variational_posteriors import (
     VmfProductPosterior,
 )
 from common.variational_strategies import MoeStrategy, MopoeStrategy, VmfPoeStrategy
+from reports.metrics import divergences
 from tests.helpers.gradients import gradients, z_scores
 
 ANGLES = torch.linspace(0, 2 * math.pi, 721, dtype=torch.float64)[:-1]
@@ -210,3 +212,15 @@ def test_absent_modalities(fusion):
     z = q.sample()
     torch.testing.assert_close(q.log_prob(z)[1:2], alone.log_prob(z[1:2]))
     torch.testing.assert_close(q.log_prob(z)[3:], model.prior().log_prob(z[3:]).double())
+
+
+def test_divergences_are_by_sphere():
+    model, x = circle_model("moe", d=4, n=2)
+    found = divergences(model, Examples(x), {name: (name,) for name in x})
+    assert {name: tuple(kl.shape) for name, kl in found.items()} == {
+        "KL(q(z|a) || p(z))": (4, 2),
+        "KL(q(z|b) || p(z))": (4, 2),
+        "J(q(z|a), q(z|b))": (4, 2),
+    }
+    q = model.variational_posterior.component(model.encoder["a"](x["a"]))
+    torch.testing.assert_close(found["KL(q(z|a) || p(z))"].sum(dim=1), kl_divergence(q, model.prior()))
