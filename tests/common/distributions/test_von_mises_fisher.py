@@ -152,7 +152,7 @@ def test_gradients_of_single_samples_against_quadrature(d, kappa):
             high = min(math.pi - 1e-15, theta + 0.9 * math.pi / math.sqrt(1 + max(kappa, d) / 200))
             value = -integrate.quad(integrand, theta, high, epsabs=0, epsrel=1e-9, limit=400)[0]
         exact = -math.sin(theta) * value
-        assert slopes[torch.float64][i].item() == pytest.approx(exact, rel=1e-4)
+        assert slopes[torch.float64][i].item() == pytest.approx(exact, rel=1e-3)
         assert slopes[torch.float32][i].item() == pytest.approx(exact, rel=5e-3)
 
 
