@@ -17,13 +17,8 @@ from common.objectives import (
     IwaeElbo,
     MmvaeElbo,
     MvaeElbo,
-    StandardElbo,
 )
-from common.plain_pieces import assembled
-from common.priors import StandardGaussianPrior
 from common.subsets import mvae_subsets
-from common.variational_posteriors import DiagonalGaussianPosterior
-from common.variational_strategies import GaussianPoeStrategy
 
 N, D, SIZE, HIDDEN = 5, 3, 2, 8
 NAMES = [str(i) for i in range(N)]
@@ -139,30 +134,10 @@ def test_likelihoods_of_elements_share_samples():
     q = vectorised.posterior({"x": missing})
     torch.testing.assert_close(q.mean, vectorised.posterior(Batch({"x": x}, observed)).mean)
     assert missing.isnan().any(), "the caller's tensor is left as it is"
+    with pytest.raises(InputError, match=r"x is a set of 5 elements .*\(B, 5, ...\) \(got \(4, 3, 2\)\)"):
+        vectorised.posterior({"x": x[:, :3]})
     with pytest.raises(InputError, match="that an example lacks"):
         importance_estimates(vectorised, {"x": missing}, [everything], everything, 2)
-
-
-def test_pieces_take_one_tensor_of_all_modalities():
-    """poe-vae's vectorised layout: (B, M, d), NaN where an element is missing."""
-    encoder, decoder = networks()
-    pieces = nn.ModuleDict(
-        {
-            "encoder": encoder,
-            "variational_strategy": GaussianPoeStrategy(),
-            "variational_posterior": DiagonalGaussianPosterior(),
-            "decoder": decoder,
-            "likelihood": BernoulliLikelihood(),
-            "prior": StandardGaussianPrior(),
-        }
-    )
-    x = example()
-    StandardElbo(pieces)(x).backward()
-    assert encoder.shift.grad.abs().sum() > 0
-    completed = assembled(pieces).reconstruct(x)["0"]
-    assert completed.shape == x.shape and completed.isfinite().all()
-    with pytest.raises(InputError, match=r"x is a set of 5 elements .*\(B, 5, ...\) \(got \(4, 3, 2\)\)"):
-        both()[0].posterior({"x": x[:, :3]})
 
 
 def test_a_set_beside_a_plain_modality():

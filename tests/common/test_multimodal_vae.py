@@ -10,41 +10,35 @@ from common.execution.devices import run_in_bf16
 from common.priors import ClusteredPrior, LearnedPrior
 from common.variational_posteriors import DiagonalGaussianPosterior
 from mnist.model import build
-from tests.helpers.fusions import with_fusion
+from tests.helpers.fusions import mask_of, subsets_of, with_fusion
 from tests.helpers.linear_gaussian import draw, exact_posterior, linear_gaussian
 from tests.helpers.private_latents import private_linear_gaussian
 
 
-@pytest.mark.parametrize("given", [("a",), ("a", "c"), ("a", "b", "c")])
-def test_posterior_of_the_linear_gaussian_model_is_exact(given):
-    model, weights, scales = linear_gaussian(3)
-    inputs = draw(weights, scales, 7)
-    mean, variance = exact_posterior(weights, scales, inputs, given)
-    for q in (model.posterior(inputs, given), model.posterior({name: inputs[name] for name in given})):
-        torch.testing.assert_close(q.mean, mean)
-        torch.testing.assert_close(q.variance, variance)
-
-
-def test_a_batch_may_mix_patterns_of_missingness():
-    model, weights, scales = linear_gaussian(3)
-    inputs = draw(weights, scales, 4)
-    patterns = [("a", "b", "c"), ("b",), ("a", "c"), ("c",)]
-    expected = [
-        exact_posterior(weights, scales, {n: x[i : i + 1] for n, x in inputs.items()}, p)
-        for i, p in enumerate(patterns)
-    ]
-    with_nan = {name: x.clone() for name, x in inputs.items()}
-    for i, pattern in enumerate(patterns):
-        for name in set(inputs) - set(pattern):
-            with_nan[name][i] = torch.nan
+@pytest.mark.parametrize("fusion", ["poe", "quotient", "own", "private latents"])
+def test_every_subsets_posterior_is_exact(fusion):
+    """Whether it is named, or the others are left out; a batch may mix patterns, and is left as it was."""
+    private = fusion == "private latents"
+    model, weights, scales = private_linear_gaussian() if private else with_fusion(fusion, 3)
+    patterns = [(), *subsets_of(tuple(weights))]
+    inputs = draw(weights, scales, len(patterns))
+    mask = mask_of(patterns, model.modalities)
+    with_nan = {name: x.masked_fill(~mask[:, [m]], torch.nan) for m, (name, x) in enumerate(inputs.items())}
     untouched = {name: x.clone() for name, x in with_nan.items()}
-    q = model.posterior(with_nan)
-    torch.testing.assert_close(q.mean, torch.cat([mean for mean, _ in expected]))
-    torch.testing.assert_close(q.variance, torch.cat([variance for _, variance in expected]))
-    for name, x in with_nan.items():
-        torch.testing.assert_close(x, untouched[name], equal_nan=True, msg="the caller's tensors are left as they were")
-    mask = torch.tensor([[name in pattern for name in model.modalities] for pattern in patterns])
-    torch.testing.assert_close(model.posterior(Batch(inputs, mask)).mean, q.mean)
+    mixed = [model.posterior(given) for given in (with_nan, Batch(inputs, mask), Batch(inputs, mask, every_row=True))]
+    for i, given in enumerate(patterns):
+        mean, variance = torch.zeros(8, model.latent_dim).double(), torch.ones(8, model.latent_dim).double()
+        if given:
+            mean, variance = exact_posterior(weights, scales, inputs, given)
+        left_out = [model.posterior({name: inputs[name] for name in given})] if given else []
+        for q in (model.posterior(inputs, given), *left_out):
+            torch.testing.assert_close((q.mean, q.variance), (mean, variance))
+        for q in mixed:
+            torch.testing.assert_close((q.mean[i], q.variance[i]), (mean[i], variance[i]))
+    torch.testing.assert_close(with_nan, untouched, equal_nan=True)
+    without_a_column = model.posterior(Batch({"a": inputs["a"]}, torch.ones(8, 3, dtype=torch.bool)))
+    torch.testing.assert_close(without_a_column.mean, exact_posterior(weights, scales, inputs, ("a",))[0])
+    assert model.posterior(inputs, ()).sample().shape == (8, model.latent_dim)
 
 
 def test_encoders_never_see_rows_that_lack_their_modality():
@@ -68,23 +62,6 @@ def test_bf16_networks_leave_densities_in_float32():
     assert q.mean.dtype == torch.float32
     assert not q.mean.equal(exact), "the networks ran in another precision"
     torch.testing.assert_close(q.mean, exact, rtol=0.05, atol=0.02)
-
-
-def test_a_batch_without_a_modality_or_a_mask_lacks_it():
-    model, weights, scales = linear_gaussian(2)
-    inputs = draw(weights, scales, 3)
-    mean, variance = exact_posterior(weights, scales, inputs, ("a",))
-    for batch in (Batch({"a": inputs["a"]}), Batch({"a": inputs["a"]}, torch.ones(3, 2, dtype=torch.bool))):
-        q = model.posterior(batch)
-        torch.testing.assert_close(q.mean, mean)
-        torch.testing.assert_close(q.variance, variance)
-
-
-def test_nothing_given_is_the_prior_for_each_example():
-    model, weights, scales = linear_gaussian(2)
-    q = model.posterior(draw(weights, scales, 3), given=())
-    assert q.mean.equal(torch.zeros(3, 2, dtype=torch.float64))
-    assert q.sample().shape == (3, 2)
 
 
 @pytest.mark.parametrize("fusion", ["product", "moe"])

@@ -22,8 +22,8 @@ from common.variational_strategies import (
     UnstructuredStrategy,
 )
 from mnist.model import build
-from tests.helpers.fusions import PATTERNS, Exact, components, mask_of, row, subsets_of, with_fusion
-from tests.helpers.linear_gaussian import D, draw, exact_log_p, exact_posterior, linear_gaussian, standard_error
+from tests.helpers.fusions import PATTERNS, Exact, components, mask_of, row, with_fusion
+from tests.helpers.linear_gaussian import NAMES, D, draw, exact_log_p, exact_posterior, linear_gaussian, standard_error
 
 
 @pytest.mark.parametrize(
@@ -41,18 +41,6 @@ def test_a_sets_posterior_of_nothing_is_the_prior():
     mask = torch.tensor([[False] * 3, [True, False, False]])
     for x in strategy((h,), mask):
         assert not x[0].any() and x[1].any()
-
-
-@pytest.mark.parametrize("fusion", ["quotient", "own"])
-def test_exact_experts_give_the_exact_posterior_of_every_subset(fusion):
-    model, weights, scales = with_fusion(fusion, 3)
-    inputs = draw(weights, scales, 6)
-    for given in subsets_of(tuple(weights)):
-        mean, variance = exact_posterior(weights, scales, inputs, given)
-        left_out = {name: inputs[name] for name in given}
-        for q in (model.posterior(inputs, given), model.posterior(left_out)):
-            torch.testing.assert_close(q.mean, mean)
-            torch.testing.assert_close(q.variance, variance)
 
 
 def fused(model, inputs, given=None):
@@ -101,6 +89,26 @@ def test_mixtures_of_several_masks_at_once(strategy):
     whole = strategy(params)
     for x, expected in zip(whole, strategy(params, torch.ones(4, 3, dtype=torch.bool)), strict=True):
         torch.testing.assert_close(x, expected)
+
+
+def test_published_mopoe_multiplies_the_prior_into_the_full_product_alone():
+    model, weights, scales = with_fusion("mopoe-published", 3)
+    inputs = draw(weights, scales, 2)
+    patterns = [("a", "b", "c"), ("a", "c")]
+    q = model.fuse(model.experts(model.observe(inputs)), mask_of(patterns))
+    order = [("a",), ("b",), ("a", "b"), ("c",), ("a", "c"), ("b", "c"), ("a", "b", "c")]
+    assert set(order) == set(subsets_of(NAMES[:3]))
+    for i, pattern in enumerate(patterns):
+        share = q.mixture_distribution.probs[i]
+        products = [(subset, t) for t, subset in enumerate(order) if set(subset) <= set(pattern)]
+        assert share.nonzero().flatten().tolist() == [t for _, t in products]
+        for subset, t in products:
+            precision = sum(weights[name].T @ weights[name] / scales[name] ** 2 for name in subset)
+            precision = precision + (torch.eye(2) if subset == ("a", "b", "c") else 0)
+            mean = sum(inputs[name][i] @ weights[name] / scales[name] ** 2 for name in subset)
+            part = q.component_distribution
+            torch.testing.assert_close(part.variance[i, t], 1 / precision.diag())
+            torch.testing.assert_close(part.mean[i, t], mean / precision.diag())
 
 
 # an encoder for each subset

@@ -8,15 +8,6 @@ from common.data.splits import unpair
 from common.objectives import DmvaeElbo, MvaeElbo, TelboElbo
 from tests.helpers.fusions import with_fusion
 from tests.helpers.linear_gaussian import D, draw
-from tests.helpers.objectives import hooked
-from tests.helpers.private_latents import private_linear_gaussian
-
-
-def test_dmvae_runs_each_encoder_once_and_decodes_all_terms_at_once():
-    model, matrices, scales = private_linear_gaussian()
-    calls = [(hooked(model.encoder[name]), hooked(model.decoder[name])) for name in model.modalities]
-    DmvaeElbo(model)(draw(matrices, scales, 5))
-    assert calls == [([5], [20])] * 3
 
 
 def test_pairs_among_unpaired_examples_keep_all_their_terms():

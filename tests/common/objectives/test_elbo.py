@@ -49,16 +49,6 @@ def count_rows(module, counts, name):
     module.register_forward_hook(lambda _, args, __: counts.setdefault(name, []).append(len(args[0])))
 
 
-def test_each_encoder_runs_once_and_decoders_decode_what_is_scored():
-    model = build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian")).double()
-    counts = {}
-    for name in model.modalities:
-        count_rows(model.encoder[name], counts, f"encoder {name}")
-        count_rows(model.decoder[name], counts, f"decoder {name}")
-    MvaeElbo(model)(mnist_inputs(5))
-    assert counts == {"encoder image": [5], "encoder text": [5], "decoder image": [10], "decoder text": [10]}
-
-
 def test_examples_that_count_jointly_only_leave_out_their_unimodal_elbos():
     model, weights, scales = linear_gaussian(3)
     inputs, names = draw(weights, scales, 4), ("a", "b", "c")

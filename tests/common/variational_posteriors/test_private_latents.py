@@ -5,7 +5,6 @@ import torch
 from torch import nn
 from torch.distributions import Normal
 
-from common.data import Batch
 from common.encoders_decoders import SharedNetwork, SplitLinearLayer
 from common.errors import InputError
 from common.estimators import log_marginal
@@ -45,31 +44,6 @@ def test_a_modality_reads_the_shared_latents_and_its_own():
     parts = {name: modality.part_of(z)[0].tolist() for name, modality in model.modality.items()}
     assert parts == {"a": [0, 1, 2, 3], "b": [0, 1, 4], "c": [0, 1]}
     assert [modality.name for modality in model.private] == ["a", "b"]
-
-
-@pytest.mark.parametrize("given", SUBSETS)
-def test_every_subsets_posterior_is_exact(given):
-    model, matrices, scales = private_linear_gaussian()
-    inputs = draw(matrices, scales, 5)
-    mean, variance = exact_posterior(matrices, scales, inputs, given)
-    for q in (model.posterior(inputs, given), model.posterior({name: inputs[name] for name in given})):
-        torch.testing.assert_close(q.mean, mean)
-        torch.testing.assert_close(q.variance, variance)
-    for name in set(NAMES) - set(given):
-        assert (q.mean[:, PLACES[name]] == 0).all() and (q.variance[:, PLACES[name]] == 1).all(), "the prior, exactly"
-    q = model.posterior(inputs, ())
-    assert (q.mean == 0).all() and (q.variance == 1).all() and q.mean.shape == (5, LATENT_DIM)
-
-
-def test_a_batch_may_mix_patterns():
-    model, matrices, scales = private_linear_gaussian()
-    with_nan, inputs = mixed(matrices, scales)
-    expected = [exact_posterior(matrices, scales, row(inputs, i), pattern) for i, pattern in enumerate(PATTERNS)]
-    masked = Batch(inputs, mask_of(PATTERNS, NAMES))
-    for batch in (with_nan, masked, Batch(inputs, mask_of(PATTERNS, NAMES), every_row=True)):
-        q = model.posterior(batch)
-        torch.testing.assert_close(q.mean, torch.cat([mean for mean, _ in expected]))
-        torch.testing.assert_close(q.variance, torch.cat([variance for _, variance in expected]))
 
 
 @pytest.mark.parametrize("objective", [IwaeElbo, DregIwaeElbo])
