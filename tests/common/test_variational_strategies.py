@@ -91,25 +91,6 @@ def test_mixtures_of_several_masks_at_once(strategy):
         torch.testing.assert_close(x, expected)
 
 
-def test_published_mopoe_multiplies_the_prior_into_the_full_product_alone():
-    model, weights, scales = with_fusion("mopoe-published", 3)
-    inputs = draw(weights, scales, 2)
-    patterns = [("a", "b", "c"), ("a", "c")]
-    q = model.fuse(model.experts(model.observe(inputs)), mask_of(patterns))
-    order = [("a",), ("b",), ("a", "b"), ("c",), ("a", "c"), ("b", "c"), ("a", "b", "c")]
-    for i, pattern in enumerate(patterns):
-        share = q.mixture_distribution.probs[i]
-        products = [(subset, t) for t, subset in enumerate(order) if set(subset) <= set(pattern)]
-        assert share.nonzero().flatten().tolist() == [t for _, t in products]
-        for subset, t in products:
-            precision = sum(weights[name].T @ weights[name] / scales[name] ** 2 for name in subset)
-            precision = precision + (torch.eye(2) if subset == ("a", "b", "c") else 0)
-            mean = sum(inputs[name][i] @ weights[name] / scales[name] ** 2 for name in subset)
-            part = q.component_distribution
-            torch.testing.assert_close(part.variance[i, t], 1 / precision.diag())
-            torch.testing.assert_close(part.mean[i, t], mean / precision.diag())
-
-
 # an encoder for each subset
 
 
@@ -143,17 +124,13 @@ def test_own_expert_leaves_the_other_encoders_without_a_gradient():
         assert p.grad.equal(chosen[..., None].expand(3, 3, D).double())
 
 
-def test_own_experts_of_mixed_patterns_are_exact_and_see_only_their_rows():
+def test_own_experts_see_only_their_rows():
     model, weights, scales = with_fusion("own", 3)
     inputs, patterns = draw(weights, scales, 6), [*PATTERNS[:4], ("b",), ("a", "b", "c")]
     seen = {}
     for key, encoder in model.encoder.items():
         encoder.register_forward_hook(lambda _, args, __, key=key: seen.update({key: [len(x) for x in args]}))
-    q = model.posterior(Batch(inputs, mask_of(patterns)))
-    for i, pattern in enumerate(patterns):
-        mean, variance = exact_posterior(weights, scales, row(inputs, i), pattern)
-        torch.testing.assert_close(q.mean[i : i + 1], mean)
-        torch.testing.assert_close(q.variance[i : i + 1], variance)
+    model.posterior(Batch(inputs, mask_of(patterns)))
     expected = {key: sum(set(key.split(",")) <= set(p) for p in patterns) for key in seen}
     assert seen == {key: [n] * len(key.split(",")) for key, n in expected.items()}
 

@@ -8,7 +8,7 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from common.encoders_decoders import SplitLinearLayer
 from common.models import VAE
-from common.objectives import JmvaeElbo, JnfElbo, MvtcaeElbo, StandardElbo
+from common.objectives import JmvaeElbo, JnfElbo
 from common.variational_posteriors import JointFlowsPosterior
 from common.variational_strategies import SetStrategy
 from tests.common.distributions.test_flows import bent
@@ -130,17 +130,6 @@ def test_jnfs_flows_learn_what_no_gaussian_fits():
     z = model.posterior(inputs).sample()
     fitted = MultivariateNormal(z.mean(dim=0), z.T.cov()).log_prob(z).mean()
     assert model.posterior({"a": inputs["a"]}).log_prob(z).mean() > fitted + 0.5
-
-
-def test_mvtcae_without_alpha_is_the_elbo_of_the_product_without_the_prior():
-    model, weights, scales = with_fusion("product", 3)
-    inputs = draw(weights, scales, 5)
-    inputs["b"][:2] = torch.nan
-    values = []
-    for objective in (MvtcaeElbo(model, 0.0, {"a": 2.0}), StandardElbo(model, {"a": 2.0})):
-        torch.manual_seed(0)
-        values.append(objective.bound(inputs, 0.7).value)
-    torch.testing.assert_close(*values)
 
 
 @pytest.mark.parametrize("private", [False, True])
