@@ -27,7 +27,7 @@ REFUSED = [  # images, text, and what is said
         TEXT,
         r"image has values of shape \(3, 1, 32, 32\), which its decoder does not give: it",
     ),
-    (IMAGE[:, 0], TEXT, r"image has values of shape \(3, 28, 28\), and its likelihood takes 3 dimensions for each ex"),
+    (IMAGE[:, 0], TEXT, r"image has values of shape \(3, 28, 28\), and its likelihood takes 3 dimensions for each"),
     (IMAGE, torch.tensor([1, 10, 2]), "text has the class 10, its decoder gives the classes 0 to 9: count classes f"),
     (IMAGE, ONE_HOT, r"text has values of shape \(3, 10\), .*argmax of a one-hot"),
     (IMAGE, ONE_HOT.float(), "text is torch.float32, which is no class: convert it with .lo"),
