@@ -169,16 +169,6 @@ def objective_of(model, obj):
     return make_objective(obj, model, SimpleNamespace(**OPTIONS))
 
 
-@pytest.mark.parametrize("logvar", [-45.0, -120.0])
-@pytest.mark.parametrize(("fusion", "obj"), [("moe", "dreg"), ("mopoe", "iwae")])
-def test_narrow_experts_some_units_apart(fusion, obj, logvar):
-    """Whether an example has all of them or lacks some, whose components then do not count."""
-    params = {name: (torch.full((B, D), 2.0 * m), torch.full((B, D), logvar)) for m, name in enumerate(NAMES)}
-    mask = torch.tensor([[True, True, True], [True, False, True], [False, True, False], [False, False, False]])
-    batch = Batch(dict.fromkeys(NAMES, ROWS), mask.repeat(B // len(mask), 1))
-    assert_finite(objective_of(model_of(fusion, "gaussian", params), obj), batch)
-
-
 @pytest.mark.parametrize("fusion", ["poe", "quotient", "mopoe"])
 def test_experts_of_any_width_in_products(fusion):
     """A product is no wider than the prior."""

@@ -206,13 +206,3 @@ def test_examples_know_what_they_lack(capsys):
     assert darker.incomplete == ("image",) and darker[:].modalities["image"].isfinite()[[0, 1, 3, 4]].all()
     with pytest.raises(InputError, match="no example has image: True in a mask is for what is present, NaN and -1 are"):
         check_present(modelled(None, Examples({"image": image * torch.nan, "text": text}), model), model)
-
-
-def test_a_captured_step_does_not_look_for_what_is_missing():
-    model = build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian")).to("meta")
-    image, mask = torch.rand(5, 1, 28, 28, device="meta"), torch.ones(5, 2, dtype=torch.bool, device="meta")
-    values = {"image": image, "text": torch.zeros(5, dtype=torch.int64, device="meta")}
-    for incomplete in ((), ("image",)):
-        batch = Examples(values, mask=mask, incomplete=incomplete)[:]
-        batch.every_row = True
-        MvaeElbo(model).backward(batch, 1.0, 5)

@@ -13,8 +13,6 @@ from common.errors import InputError
 from common.estimators import importance_estimates
 from common.models import VAE
 from common.variational_strategies import (
-    GaussianPoeStrategy,
-    GaussianQuotientStrategy,
     MoeStrategy,
     MopoeStrategy,
     OwnExpertStrategy,
@@ -24,16 +22,6 @@ from common.variational_strategies import (
 from mnist.model import build
 from tests.helpers.fusions import PATTERNS, Exact, components, mask_of, row, with_fusion
 from tests.helpers.linear_gaussian import D, draw, exact_log_p, exact_posterior, linear_gaussian, standard_error
-
-
-@pytest.mark.parametrize(
-    "strategy",
-    [GaussianPoeStrategy(), GaussianQuotientStrategy(), MoeStrategy(), MopoeStrategy()],
-    ids=lambda strategy: type(strategy).__name__,
-)
-def test_the_posterior_of_nothing_is_the_prior(strategy):
-    of_nothing = strategy((torch.randn(3, 5, D), torch.randn(3, 5, D)), torch.zeros(5, 3, dtype=torch.bool))
-    assert not any(x.any() for x in of_nothing)
 
 
 def test_a_sets_posterior_of_nothing_is_the_prior():

@@ -50,22 +50,6 @@ def grid(d, reach=9.0, n=700):
     return torch.cartesian_prod(*[x] * d).view(-1, d), d * math.log(x[1] - x[0])
 
 
-def test_a_flows_density_integrates_to_one():
-    d = 2
-    z, log_cell = grid(d)
-    base = DiagonalGaussian(torch.full((1, d), 0.4).double(), torch.full((1, d), -0.5).double())
-    q = Flows(base, [bent(d, by=0.3)()])
-    log_q = q.log_prob(z.unsqueeze(-2)).squeeze(-1)
-    assert (log_q + log_cell).logsumexp(dim=0).item() == pytest.approx(0, abs=1e-4)
-    u = (z - 0.4) * math.exp(0.25)
-    assert (log_q - Normal(0.0, 1.0).log_prob(u).sum(dim=-1)).std() > 0.2, "it is no Gaussian"
-    torch.manual_seed(0)
-    sample = q.rsample((20_000,)).squeeze(1)
-    weight = (log_q + log_cell).exp().unsqueeze(-1)
-    torch.testing.assert_close(sample.mean(dim=0), (weight * z).sum(dim=0), rtol=0, atol=0.05)
-    torch.testing.assert_close(sample.square().mean(dim=0), (weight * z.square()).sum(dim=0), rtol=0.05, atol=0.05)
-
-
 @pytest.mark.parametrize("d", [1, 7, 150])
 def test_a_flow_against_autograd_and_its_own_inverse(d):
     torch.manual_seed(0)
@@ -166,8 +150,9 @@ def test_with_the_identity_a_product_is_that_of_gaussians_over_powers_of_the_pri
     torch.testing.assert_close(of_three.log_normaliser(), log_z, rtol=0, atol=0.02)
     z = torch.randn(5, 1, 2, dtype=torch.float64)
     torch.testing.assert_close(of_three.log_density(z) - log_z, Normal(mean, variance.sqrt()).log_prob(z).sum(dim=-1))
-    torch.testing.assert_close(few.sample((10_000,)).mean(dim=0), mean, rtol=0, atol=0.03)
-    torch.testing.assert_close(of_three.variance, variance, rtol=0, atol=0.06)
+    sample = few.sample((10_000,))
+    torch.testing.assert_close(sample.mean(dim=0), mean, rtol=0, atol=0.03)
+    torch.testing.assert_close(sample.std(dim=0), variance.sqrt(), rtol=0, atol=0.03)
 
 
 @pytest.mark.slow

@@ -1,34 +1,18 @@
 """Where the chain of the AR-ELBO starts. (Values: test_closed_forms.py.)"""
 
-import pytest
 import torch
 from torch import nn
 from torch.distributions import kl_divergence
 
-from common.encoders_decoders import SplitLinearLayer
 from common.models import VAE
 from common.objectives import ArElbo
-from common.variational_strategies import SetStrategy
 from tests.helpers.linear_gaussian import D, draw, linear_gaussian
 
 
-class Encoding(nn.Module):
-    """An expert's parameters as the encoding of its modality, (N, 2 D), which a set encoder adds to others."""
-
-    def __init__(self, expert):
-        super().__init__()
-        self.expert = expert
-
-    def forward(self, x):
-        return (torch.cat(self.expert(x), dim=-1),)
-
-
-@pytest.mark.parametrize("fusion", ["product", "set"])
-def test_the_chain_starts_from_a_learned_prior_at_the_first_modality_that_an_example_has(fusion):
+def test_the_chain_starts_from_a_learned_prior_at_the_first_modality_that_an_example_has():
     model, weights, scales = linear_gaussian(2)
-    strategy = SetStrategy(SplitLinearLayer(2 * D, (D, D))) if fusion == "set" else fusion
-    encoder = {name: Encoding(network) if fusion == "set" else network for name, network in model.encoder.items()}
-    model = VAE(strategy, encoder, dict(model.decoder), model.likelihood, latent_dim=D, learn_prior=True).double()
+    encoder, decoder = dict(model.encoder), dict(model.decoder)
+    model = VAE("product", encoder, decoder, model.likelihood, latent_dim=D, learn_prior=True).double()
     nn.init.constant_(model.prior.scale, 1.5)
     a, b = draw(weights, scales, 3).values()
     a[1:], b[2] = torch.nan, torch.nan  # both, b alone, nothing

@@ -4,38 +4,17 @@ import math
 
 import pytest
 import torch
-from torch.distributions import MultivariateNormal, Normal, kl_divergence
+from torch.distributions import MultivariateNormal, Normal
 
-from common.encoders_decoders import SplitLinearLayer
-from common.models import VAE
 from common.objectives import JmvaeElbo, JnfElbo
 from common.variational_posteriors import JointFlowsPosterior
-from common.variational_strategies import SetStrategy
 from tests.common.distributions.test_flows import bent
 from tests.helpers.digits import mnist_inputs, model_of
 from tests.helpers.expected import Known
 from tests.helpers.fusions import with_fusion
-from tests.helpers.linear_gaussian import D, draw, exact_log_p, linear_gaussian, standard_error
+from tests.helpers.linear_gaussian import D, draw, exact_log_p, standard_error
 from tests.helpers.objectives import kl_to_prior, repeated
 from tests.helpers.private_latents import private_linear_gaussian
-
-
-def test_students_leave_the_joint_posterior_alone_where_it_shares_their_network():
-    exact, weights, scales = linear_gaussian(2)
-    encoder = {name: SplitLinearLayer(3, (4,)) for name in "ab"}
-    model = VAE(SetStrategy(SplitLinearLayer(4, (D, D))), encoder, dict(exact.decoder), exact.likelihood, D).double()
-    inputs = draw(weights, scales, 3)
-    network = list(model.variational_strategy.network.parameters())
-
-    def gradient(alpha):
-        torch.manual_seed(0)
-        loss, _ = JmvaeElbo(model, alpha, students=True).loss(inputs)
-        return torch.autograd.grad(loss, network)
-
-    joint = model.posterior(inputs).detached()
-    apart = sum(kl_divergence(joint, model.posterior({name: inputs[name]})) for name in "ab").mean()
-    found = [with_kls - without for with_kls, without in zip(gradient(1.0), gradient(0.0), strict=True)]
-    torch.testing.assert_close(found, list(torch.autograd.grad(apart, network)))
 
 
 def test_what_jmvae_and_its_students_train():
