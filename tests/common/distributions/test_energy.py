@@ -226,7 +226,7 @@ def test_the_gradient_of_choices_is_unbiased():
 
 
 def test_what_the_other_samples_predict():
-    """Each sample's log-weight is replaced by the mean of the others'; a choice's credit is what is gained over that."""
+    """Each log-weight is replaced by the mean of the others; a choice's credit is what is gained over that."""
     model, weights, scales = energy_model(a=0.5)
     goal = EnergyIwaeElbo(model, K=3)
     log_w = torch.tensor([[1.0], [2.0], [4.0]]).double()

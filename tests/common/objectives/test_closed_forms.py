@@ -10,6 +10,7 @@ from torch.distributions import MultivariateNormal
 
 from common.data import Batch
 from common.models.objectives import OBJECTIVES, make_objective
+from common.objectives import MvaeElbo
 from common.variational_posteriors import JointFlowsPosterior
 from tests.common.distributions.test_flows import bent
 from tests.helpers.expected import Known, exact_noise, n_rows
@@ -74,6 +75,26 @@ def test_the_mean_of_a_bound_is_its_closed_form(obj, fusion, data):
     for i, pattern in enumerate(patterns):
         known = Known(model, fusion, weights, scales, {name: x[i : i + 1] for name, x in two.items()})
         torch.testing.assert_close(found[i], known.expected(obj, pattern, lambdas, beta, alpha), rtol=1e-9, atol=1e-9)
+
+
+@given(st.data())
+def test_random_subsets_count_once_in_an_example_that_lacks_a_modality(data):
+    """Cut to what it has they may be equal; a complete example has a term for each draw."""
+    model, weights, scales = with_fusion("poe", 4)
+    names, everything = model.modalities, subsets_of(model.modalities)
+    drawn = data.draw(st.lists(st.sampled_from([s for s in everything if 1 < len(s) < 4]), min_size=2, max_size=3))
+    patterns = [data.draw(st.sampled_from(everything)), names]
+    lambdas, two = dict.fromkeys(names, 0.7), draw(weights, scales, 2)
+    with exact_noise(D, 2), torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("common.subsets.random_subsets", lambda *args: mask_of(drawn, names))
+        mask = mask_of(patterns, names).repeat(n_rows(D), 1)
+        batch = Batch({name: x.repeat(n_rows(D), 1) for name, x in two.items()}, mask)
+        found = MvaeElbo(model, len(drawn), lambdas).bound(batch, 0.3).value.view(-1, 2).mean(dim=0)
+    for i, pattern in enumerate(patterns):
+        known = Known(model, "poe", weights, scales, {name: x[i : i + 1] for name, x in two.items()})
+        terms = [tuple(name for name in s if name in pattern) for s in [*((name,) for name in names), names, *drawn]]
+        terms = terms if pattern == names else {term for term in terms if term}
+        torch.testing.assert_close(found[i], sum(known.elbo(term, lambdas, 0.3) for term in terms))
 
 
 EXACT = ("poe", "quotient", "own", "jnf")  # with these experts q(z|x_S) is p(z|x_S)
