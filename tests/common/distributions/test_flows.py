@@ -138,6 +138,7 @@ def quotient(mu, logvar, mask):
     return mean, 1 / total, (log_z - 0.5 * (total / (2 * math.pi)).log()).sum(dim=-1)
 
 
+@pytest.mark.slow
 def test_with_the_identity_a_product_is_that_of_gaussians_over_powers_of_the_prior():
     """Of four modalities three are divided by the prior twice."""
     generator = torch.Generator().manual_seed(0)
