@@ -85,7 +85,7 @@ class MmjsdElbo(MultimodalObjective):
         if batch.mask is not None:
             present = torch.cat([present[:, :1], batch.mask], dim=1)  # (B, 1 + M)
         pi = present.T.to(mu) / present.sum(dim=1)  # (1 + M, B)
-        powers = logvar + present.sum(dim=1).log()[:, None]  # precisions times pi
+        powers = logvar + present.sum(dim=1).to(mu).log()[:, None]  # precisions times pi
         mean = DiagonalGaussian(*product_of_experts(mu, powers, present, with_prior=False))
         components = DiagonalGaussian(mu, logvar)
         kl = (pi * components.kl(mean)).sum(dim=0)

@@ -4,19 +4,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from common.data import Batch
 from common.errors import InputError
 from common.estimators import MIN_SAMPLES, ImportanceWeights, importance_estimates, log_marginal, weighted_joint
 from common.execution.decoder import DECODED_AT_ONCE
-from common.objectives import StandardElbo
 from mnist.model import build
-from tests.helpers.linear_gaussian import draw, exact_log_p, linear_gaussian, standard_error
+from tests.helpers.linear_gaussian import draw, exact_log_p, linear_gaussian
 
 
-@pytest.mark.parametrize("n_modalities", [2, 3])
-@pytest.mark.parametrize("n_samples", [1, 7])
-def test_the_exact_proposal_has_no_variance(n_modalities, n_samples):
-    model, weights, scales = linear_gaussian(n_modalities)
+def test_the_exact_proposal_has_no_variance():
+    n_samples = 7
+    model, weights, scales = linear_gaussian(3)
     inputs = draw(weights, scales, 5)
     for target in [("a",), ("a", "b"), tuple(inputs)]:
         (estimate,) = importance_estimates(model, inputs, [target], target, n_samples)
@@ -31,21 +28,6 @@ def test_other_proposals_converge_to_the_same_value(target, given):
     inputs = draw(weights, scales, 4)
     value = log_marginal(model, inputs, target, given, n_samples=20_000)
     torch.testing.assert_close(value, exact_log_p(weights, scales, inputs, target), rtol=0, atol=0.15)
-
-
-def test_elbo_below_iwae_below_log_p():
-    model, weights, scales = linear_gaussian(2)
-    with torch.no_grad():  # a posterior that is off, so that the gaps are wide
-        model.encoder["a"].precision *= 0.3
-    inputs = {name: x.expand(4000, -1) for name, x in draw(weights, scales, 1).items()}
-    with torch.no_grad():
-        bounds = [StandardElbo(model).bound(inputs).value]
-    bounds += [log_marginal(model, inputs, ("a", "b"), n_samples=k) for k in (5, 100)]
-    means = [b.mean().item() for b in bounds] + [exact_log_p(weights, scales, inputs, ("a", "b"))[0].item()]
-    errors = [standard_error(b) for b in bounds] + [0.0]
-    for i in range(2):
-        assert means[i] + 5 * errors[i] < means[i + 1] - 5 * errors[i + 1]
-    assert means[2] < means[3] + 5 * errors[2]
 
 
 def test_samples_are_shared_among_targets():
@@ -103,19 +85,6 @@ def test_sums_of_weights_lose_none_that_are_small():
         weights.add(part)
     expected = -20_000 + math.log((1 + 1e-3) / 2)
     assert weights.log_sum.item() - math.log(2000) == pytest.approx(expected, abs=1e-3)
-
-
-@pytest.mark.slow
-def test_chunks_do_not_change_the_estimate(monkeypatch):
-    model, weights, scales = linear_gaussian(2)
-    inputs = draw(weights, scales, 3)
-    values = []
-    for chunk in (1, 64, 10**6):
-        monkeypatch.setitem(DECODED_AT_ONCE, "cpu", chunk)
-        values.append(log_marginal(model, inputs, ("a",), ("b",), n_samples=5000))
-    for value in values[1:]:
-        torch.testing.assert_close(value, values[0], rtol=0, atol=0.3)
-    torch.testing.assert_close(values[0], exact_log_p(weights, scales, inputs, ("a",)), rtol=0, atol=0.3)
 
 
 @pytest.mark.parametrize("given", [("a",), ()])
@@ -182,23 +151,6 @@ def test_examples_that_are_known_well_are_not_sampled_on(monkeypatch):
     assert encoded == [40] and drawn == list(dict.fromkeys(r for _, r in shapes)) and len(drawn) > 3
 
 
-@pytest.mark.slow
-def test_a_tolerance_lowers_estimates_by_less_than_its_square():
-    """With a posterior that is too wide, whose weights are bounded."""
-    torch.manual_seed(0)
-    model, weights, scales = linear_gaussian(2)
-    with torch.no_grad():
-        model.encoder["a"].precision *= 0.3
-    inputs = {name: x.expand(20_000, -1) for name, x in draw(weights, scales, 1).items()}
-    exact = exact_log_p(weights, scales, inputs, ("a", "b"))[0]
-    for tolerance in (0.3, 0.1):
-        values = log_marginal(model, inputs, ("a", "b"), n_samples=5000, at_once=10, tolerance=tolerance)
-        error = standard_error(values)
-        assert -(tolerance**2) < (values.mean() - exact).item() - 4 * error
-        assert (values.mean() - exact).item() + 4 * error < 0, "it does lower them"
-        assert values.std().item() < 1.5 * tolerance
-
-
 def test_weights_never_enter():
     model, weights, scales = linear_gaussian(2)
     model.weights = {"a": 50.0, "b": 3.0}
@@ -223,6 +175,8 @@ def test_a_target_must_be_there():
     inputs["a"][2] = torch.nan
     with pytest.raises(InputError, match=r"log p\(a\) needs a in every example"):
         log_marginal(model, inputs, ("a",), ("b",))
+    with pytest.raises(InputError, match="at least one importance sample, not 0"):
+        log_marginal(model, inputs, ("b",), n_samples=0)
     torch.testing.assert_close(log_marginal(model, inputs, ("b",)), exact_log_p(weights, scales, inputs, ("b",)))
 
 
@@ -243,26 +197,9 @@ def test_a_targets_mask_selects_from_what_examples_have():
         importance_estimates(model, inputs, [torch.ones_like(has)], has, n_samples=1)
 
 
-def test_absent_values_of_a_batch_have_no_meaning():
-    model = build(SimpleNamespace(n_latents=3, model="mvae", posterior="gaussian")).eval()
-    mask, image = torch.tensor([[True, True], [True, False]]), torch.rand(2, 1, 28, 28)
-    found = []
-    for label in (-1, 7):
-        torch.manual_seed(0)
-        batch = Batch({"image": image, "text": torch.tensor([3, label])}, mask)
-        found += importance_estimates(model, batch, [mask], ("image",), n_samples=5)
-    assert found[0].value.isfinite().all() and found[0].value.equal(found[1].value)
-
-
 @pytest.mark.parametrize("at_once", [1, 3, 100])
 def test_the_joint_of_all_components_is_exact_where_the_posterior_is(at_once):
     model, weights, scales = linear_gaussian(2)
     inputs = draw(weights, scales, 5)
     value = weighted_joint(model, inputs, n_samples=7, at_once=at_once)
     torch.testing.assert_close(value, exact_log_p(weights, scales, inputs, ("a", "b")))
-
-
-def test_at_least_one_sample():
-    model, weights, scales = linear_gaussian(2)
-    with pytest.raises(InputError, match="at least one importance sample, not 0"):
-        log_marginal(model, draw(weights, scales, 2), ("a",), n_samples=0)

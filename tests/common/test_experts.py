@@ -6,36 +6,6 @@ import torch
 from torch.distributions import Normal
 
 from common.experts import mixture_log_prob, product_of_experts, quotient_of_experts
-from tests.helpers.fusions import PATTERNS, mask_of
-
-
-def test_product_is_the_precision_weighted_mean():
-    mu, logvar = torch.randn(3, 5, 4, dtype=torch.float64), torch.randn(3, 5, 4, dtype=torch.float64)
-    precision = 1 + (-logvar).exp().sum(dim=0)
-    mean, log_variance = product_of_experts(mu, logvar)
-    torch.testing.assert_close(mean, ((-logvar).exp() * mu).sum(dim=0) / precision)
-    torch.testing.assert_close(log_variance, -precision.log())
-
-
-def test_mask_removes_experts_and_their_gradient():
-    mu = torch.randn(3, 5, 4, dtype=torch.float64, requires_grad=True)
-    logvar = torch.randn(3, 5, 4, dtype=torch.float64, requires_grad=True)
-    mask = torch.tensor([[[True, False, True]] * 5, [[False, False, False]] * 5])  # (2, 5, 3)
-    mean, log_variance = product_of_experts(mu, logvar, mask)
-    assert mean.shape == log_variance.shape == (2, 5, 4)
-    expected = product_of_experts(mu[[0, 2]], logvar[[0, 2]])
-    torch.testing.assert_close((mean[0], log_variance[0]), expected)
-    assert (mean[1] == 0).all() and (log_variance[1] == 0).all(), "nothing given: the prior"
-    (mean.sum() + log_variance.sum()).backward()
-    for grad in (mu.grad, logvar.grad):
-        assert (grad[1] == 0).all()
-        assert (grad[[0, 2]] != 0).all()
-
-
-def test_gradients_against_finite_differences():
-    mu, logvar = (torch.randn(2, 3, 2, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    mask = torch.tensor([[True, True], [True, False], [False, True]])
-    assert torch.autograd.gradcheck(lambda m, v: product_of_experts(m, v, mask), (mu, logvar))
 
 
 @pytest.mark.parametrize(
@@ -52,12 +22,6 @@ def test_float32_extremes_are_exact_with_finite_gradients(logvar, mean, log_vari
     certain = 1.0 if logvar.item() < 0 else 0.0  # which of expert and prior decides
     assert mu.grad.item() == pytest.approx(certain, abs=1e-6)
     assert logvar.grad.item() == pytest.approx(certain, abs=1e-5)
-
-
-def test_opposite_extremes_in_one_product():
-    mu = torch.tensor([1.0, -2.0]).reshape(2, 1, 1)
-    mean, log_variance = product_of_experts(mu, torch.tensor([-90.0, 90.0]).reshape(2, 1, 1))
-    assert (mean.item(), log_variance.item()) == (1.0, -90.0)
 
 
 @pytest.mark.parametrize("spread", [1, 90])
@@ -118,31 +82,11 @@ def test_quotient_is_the_product_of_posteriors_over_powers_of_the_prior(n_expert
     torch.testing.assert_close(mean, ((1 + (-logvar).exp()) * mu).sum(dim=0) / precision)
 
 
-def test_mask_leaves_the_quotient_of_the_rest_and_no_gradient():
-    mu, logvar = (torch.randn(3, 5, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    mask = mask_of(PATTERNS).expand(2, -1, -1).clone()  # (2, 5, 3)
-    mask[1] = mask[1].flip(0)
-    mean, log_variance = quotient_of_experts(mu, logvar, mask)
-    assert mean.shape == log_variance.shape == (2, 5, 4)
-    for t, b in itertools.product(range(2), range(5)):
-        given = mask[t, b].nonzero().squeeze(1)
-        expected = torch.zeros(2, 4, dtype=torch.float64)  # the prior, where nothing is given
-        if len(given) == 1:
-            expected = torch.stack([mu[given[0], b], -(1 + (-logvar[given[0], b]).exp()).log()])
-        if len(given) > 1:
-            expected = torch.cat(quotient_of_experts(mu[given, b : b + 1], logvar[given, b : b + 1]))
-        torch.testing.assert_close(torch.stack([mean[t, b], log_variance[t, b]]), expected)
-    (mean[0].square().sum() + log_variance[0].sum()).backward()
-    for grad in (mu.grad, logvar.grad):
-        present = mask[0].T[..., None].expand_as(grad)
-        assert (grad[~present] == 0).all()
-        assert (grad[present] != 0).all()
-
-
-def test_gradients_of_the_quotient_against_finite_differences():
+@pytest.mark.parametrize("fuse", [product_of_experts, quotient_of_experts])
+def test_gradients_against_finite_differences(fuse):
     mu, logvar = (torch.randn(2, 4, 2, dtype=torch.float64, requires_grad=True) for _ in range(2))
     mask = torch.tensor([[True, True], [True, False], [False, True], [False, False]])
-    assert torch.autograd.gradcheck(lambda m, v: quotient_of_experts(m, v, mask), (mu, logvar))
+    assert torch.autograd.gradcheck(lambda m, v: fuse(m, v, mask), (mu, logvar))
 
 
 @pytest.mark.parametrize(
@@ -171,30 +115,3 @@ def test_float32_extremes_of_the_quotient(mus, logvars, mean, log_variance):
     precision = 1 + (-exact.detach()).exp()
     torch.testing.assert_close(mu.grad.flatten(), (precision / (precision.sum() - len(mus) + 1)).float())
     assert logvar.grad.isfinite().all()
-
-
-def test_quotient_of_proper_posteriors_is_the_product_of_their_likelihoods():
-    """An expert times the prior is a posterior: dividing the priors out again leaves MVAE's product."""
-    mu, logvar = torch.randn(2, 3, 5, 4, dtype=torch.float64)
-    mask = mask_of(PATTERNS)
-    posterior_mean = mu * (-logvar).sigmoid()  # of N(mu, sigma^2) p(z): mu sigma^-2 / (1 + sigma^-2)
-    torch.testing.assert_close(quotient_of_experts(posterior_mean, logvar, mask), product_of_experts(mu, logvar, mask))
-
-
-def test_the_product_without_the_prior():
-    """Its precision is the experts' sum; of no expert it is the prior; `with_prior` may differ from term to term."""
-    mu, logvar = torch.randn(3, 5, 4, dtype=torch.float64), torch.randn(3, 5, 4, dtype=torch.float64)
-    precision = (-logvar).exp()
-    mean, log_variance = product_of_experts(mu, logvar, with_prior=False)
-    torch.testing.assert_close(mean, (precision * mu).sum(dim=0) / precision.sum(dim=0))
-    torch.testing.assert_close(log_variance, -precision.sum(dim=0).log())
-    mask = torch.tensor([[[True, False, True]] * 5, [[False, False, False]] * 5])  # (2, 5, 3)
-    mean, log_variance = product_of_experts(mu, logvar, mask, with_prior=False)
-    torch.testing.assert_close(
-        (mean[0], log_variance[0]), product_of_experts(mu[[0, 2]], logvar[[0, 2]], with_prior=False)
-    )
-    assert (mean[1] == 0).all() and (log_variance[1] == 0).all(), "nothing given: the prior"
-    each = product_of_experts(mu, logvar, mask[:1].expand(2, -1, -1), torch.tensor([[True], [False]]))
-    for t, with_prior in enumerate((True, False)):
-        whole = product_of_experts(mu, logvar, mask[:1], with_prior)
-        torch.testing.assert_close(tuple(x[t] for x in each), tuple(x[0] for x in whole))

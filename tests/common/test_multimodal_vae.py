@@ -7,48 +7,38 @@ from torch import nn
 from common.data import Batch
 from common.errors import InputError
 from common.execution.devices import run_in_bf16
-from common.priors import LearnedPrior
+from common.priors import ClusteredPrior, LearnedPrior
 from common.variational_posteriors import DiagonalGaussianPosterior
 from mnist.model import build
-from tests.helpers.fusions import with_fusion
+from tests.helpers.fusions import mask_of, subsets_of, with_fusion
 from tests.helpers.linear_gaussian import draw, exact_posterior, linear_gaussian
 from tests.helpers.private_latents import private_linear_gaussian
 
-SUBSETS = {2: [("a",), ("b",), ("a", "b")], 3: [("a",), ("c",), ("a", "c"), ("b", "c"), ("a", "b", "c")]}
 
-
-@pytest.mark.parametrize("n_modalities", [2, 3])
-def test_posterior_of_the_linear_gaussian_model_is_exact(n_modalities):
-    model, weights, scales = linear_gaussian(n_modalities)
-    inputs = draw(weights, scales, 7)
-    for given in SUBSETS[n_modalities]:
-        mean, variance = exact_posterior(weights, scales, inputs, given)
-        left_out = model.posterior({name: inputs[name] for name in given})
-        for q in (model.posterior(inputs, given), left_out):
-            torch.testing.assert_close(q.mean, mean)
-            torch.testing.assert_close(q.variance, variance)
-
-
-def test_a_batch_may_mix_patterns_of_missingness():
-    model, weights, scales = linear_gaussian(3)
-    inputs = draw(weights, scales, 4)
-    patterns = [("a", "b", "c"), ("b",), ("a", "c"), ("c",)]
-    expected = [
-        exact_posterior(weights, scales, {n: x[i : i + 1] for n, x in inputs.items()}, p)
-        for i, p in enumerate(patterns)
-    ]
-    with_nan = {name: x.clone() for name, x in inputs.items()}
-    for i, pattern in enumerate(patterns):
-        for name in set(inputs) - set(pattern):
-            with_nan[name][i] = torch.nan
+@pytest.mark.parametrize("fusion", ["poe", "quotient", "own", "private latents"])
+def test_every_subsets_posterior_is_exact(fusion):
+    """Whether it is named, or the others are left out; a batch may mix patterns, and is left as it was."""
+    private = fusion == "private latents"
+    model, weights, scales = private_linear_gaussian() if private else with_fusion(fusion, 3)
+    patterns = [(), *subsets_of(tuple(weights))]
+    inputs = draw(weights, scales, len(patterns))
+    mask = mask_of(patterns, model.modalities)
+    with_nan = {name: x.masked_fill(~mask[:, [m]], torch.nan) for m, (name, x) in enumerate(inputs.items())}
     untouched = {name: x.clone() for name, x in with_nan.items()}
-    q = model.posterior(with_nan)
-    torch.testing.assert_close(q.mean, torch.cat([mean for mean, _ in expected]))
-    torch.testing.assert_close(q.variance, torch.cat([variance for _, variance in expected]))
-    for name, x in with_nan.items():
-        torch.testing.assert_close(x, untouched[name], equal_nan=True, msg="the caller's tensors are left as they were")
-    mask = torch.tensor([[name in pattern for name in model.modalities] for pattern in patterns])
-    torch.testing.assert_close(model.posterior(Batch(inputs, mask)).mean, q.mean)
+    mixed = [model.posterior(given) for given in (with_nan, Batch(inputs, mask), Batch(inputs, mask, every_row=True))]
+    for i, given in enumerate(patterns):
+        mean, variance = torch.zeros(8, model.latent_dim).double(), torch.ones(8, model.latent_dim).double()
+        if given:
+            mean, variance = exact_posterior(weights, scales, inputs, given)
+        left_out = [model.posterior({name: inputs[name] for name in given})] if given else []
+        for q in (model.posterior(inputs, given), *left_out):
+            torch.testing.assert_close((q.mean, q.variance), (mean, variance))
+        for q in mixed:
+            torch.testing.assert_close((q.mean[i], q.variance[i]), (mean[i], variance[i]))
+    torch.testing.assert_close(with_nan, untouched, equal_nan=True)
+    without_a_column = model.posterior(Batch({"a": inputs["a"]}, torch.ones(8, 3, dtype=torch.bool)))
+    torch.testing.assert_close(without_a_column.mean, exact_posterior(weights, scales, inputs, ("a",))[0])
+    assert model.posterior(inputs, ()).sample().shape == (8, model.latent_dim)
 
 
 def test_encoders_never_see_rows_that_lack_their_modality():
@@ -62,38 +52,6 @@ def test_encoders_never_see_rows_that_lack_their_modality():
     assert seen == {"a": 2, "b": 6}
 
 
-@pytest.mark.parametrize("leading", [(), (5,), (3, 5), (2, 3, 5)])
-def test_decode_keeps_leading_dimensions_and_networks_see_two(leading):
-    model = build(SimpleNamespace(n_latents=8, model="mvae", posterior="gaussian"))
-    p = model.decode(torch.randn(*leading, 8))
-    assert p["image"].mean.shape == (*leading, 1, 28, 28)
-    assert p["image"].log_prob(torch.rand(*leading[-1:], 1, 28, 28)).shape == leading
-    assert p["text"].log_prob(torch.randint(10, leading[-1:])).shape == leading
-    assert p["image"].logits.shape == p["image"].mode.shape == (*leading, 1, 28, 28)
-    assert p["text"].logits.shape == (*leading, 10)
-
-
-def test_generate_and_reconstruct_return_the_batch_contract():
-    model = build(SimpleNamespace(n_latents=8, model="mvae", posterior="gaussian"))
-    inputs = {"image": torch.rand(3, 1, 28, 28), "text": torch.tensor([0, 5, 9])}
-    for out in (
-        model.generate(3),
-        model.reconstruct(inputs, given=("image",)),
-        model.reconstruct({"text": inputs["text"]}),
-    ):
-        assert out["image"].shape == (3, 1, 28, 28)
-        assert 0 <= out["image"].min() <= out["image"].max() <= 1
-        assert out["text"].shape == (3,) and out["text"].dtype == torch.int64
-
-
-def test_prior_samples_in_the_models_dimensions_and_type():
-    model = build(SimpleNamespace(n_latents=8, model="mvae", posterior="gaussian")).double()
-    prior = model.prior()
-    z = prior.sample((1000,))
-    assert z.shape == (1000, 8) and z.dtype == torch.float64
-    torch.testing.assert_close(prior.log_prob(z), torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(dim=1))
-
-
 def test_bf16_networks_leave_densities_in_float32():
     model = build(SimpleNamespace(n_latents=8, model="mvae", posterior="gaussian"))
     x = torch.rand(4, 1, 28, 28)
@@ -104,49 +62,6 @@ def test_bf16_networks_leave_densities_in_float32():
     assert q.mean.dtype == torch.float32
     assert not q.mean.equal(exact), "the networks ran in another precision"
     torch.testing.assert_close(q.mean, exact, rtol=0.05, atol=0.02)
-
-
-def test_every_parameter_gets_a_gradient():
-    from common.objectives import MvaeElbo
-
-    model = build(SimpleNamespace(n_latents=8, model="mvae", posterior="gaussian"))
-    MvaeElbo(model)({"image": torch.rand(4, 1, 28, 28), "text": torch.randint(10, (4,))}).backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
-
-
-@pytest.mark.parametrize(
-    ("inputs", "message"),
-    [
-        ({"sound": torch.zeros(2, 3)}, "unknown modality sound: the model has a, b"),
-        ({}, "no modality given"),
-        ({"a": torch.zeros(2, 3), "b": torch.zeros(3, 3)}, "need the same number of examples"),
-        ({"a": torch.zeros(0, 3)}, "the batch is empty"),
-    ],
-)
-def test_unusable_inputs_are_named(inputs, message):
-    model, _, _ = linear_gaussian(2)
-    with pytest.raises(InputError, match=message):
-        model.posterior(inputs)
-
-
-def test_a_batch_without_a_modality_or_a_mask_lacks_it():
-    model, weights, scales = linear_gaussian(2)
-    inputs = draw(weights, scales, 3)
-    mean, variance = exact_posterior(weights, scales, inputs, ("a",))
-    for batch in (Batch({"a": inputs["a"]}), Batch({"a": inputs["a"]}, torch.ones(3, 2, dtype=torch.bool))):
-        q = model.posterior(batch)
-        torch.testing.assert_close(q.mean, mean)
-        torch.testing.assert_close(q.variance, variance)
-
-
-def test_nothing_given_is_the_prior_for_each_example():
-    model, weights, scales = linear_gaussian(2)
-    q = model.posterior(draw(weights, scales, 3), given=())
-    assert q.mean.equal(torch.zeros(3, 2, dtype=torch.float64))
-    assert q.sample().shape == (3, 2)
-    with pytest.raises(InputError, match="no modality is given: name at least one of a, b"):
-        model.reconstruct(draw(weights, scales, 3), given=())
 
 
 @pytest.mark.parametrize("fusion", ["product", "moe"])
@@ -166,18 +81,6 @@ def test_an_example_without_any_given_modality_has_the_learned_prior(fusion, pri
     z = torch.randn(2, model.latent_dim, dtype=torch.float64)
     torch.testing.assert_close(q.log_prob(z)[0], prior.log_prob(z[0]))
     torch.testing.assert_close(q.log_prob(z)[1], alone.log_prob(z[1:])[0])
-
-
-def test_a_single_name_is_not_taken_for_its_letters():
-    model, weights, scales = linear_gaussian(2)
-    with pytest.raises(InputError, match=r"name modalities in a tuple: \('a',\), not 'a'"):
-        model.posterior(draw(weights, scales, 3), given="a")
-
-
-def test_asking_for_a_modality_that_is_not_there():
-    model, weights, scales = linear_gaussian(2)
-    with pytest.raises(InputError, match="lack the modality b"):
-        model.posterior({"a": draw(weights, scales, 2)["a"]}, given=("b",))
 
 
 def test_a_negative_integer_is_absent():
@@ -214,3 +117,38 @@ def test_a_single_row_has_the_running_statistics_of_batch_norm():
     two = {"a": inputs["a"][:2]}
     assert not model.posterior(two).mean[:1].allclose(known)
     assert norm.num_batches_tracked == 1
+
+
+@pytest.mark.parametrize("prior", ["learned", "clustered"])
+def test_a_model_generates_from_its_own_prior(prior):
+    """Not from N(0, I): x has the mean W E z, and the covariance of W z."""
+    model, weights, _ = with_fusion("product")
+    if prior == "learned":
+        model.prior = LearnedPrior(DiagonalGaussianPosterior(), 2, learn_loc=True).double()
+        model.prior.loc.data, model.prior.scale.data = torch.tensor([[3.0, -4.0], [1.0, 2.0]]).double()
+    else:
+        model.prior = ClusteredPrior(DiagonalGaussianPosterior(), 2, 2, 2).double()
+        model.prior.loc.data = torch.tensor([[5.0, 0.0], [7.0, -4.0]]).double()
+    z, generated = model.prior(), model.generate(20_000)
+    for name, w in weights.items():
+        error = ((w.square() @ z.variance) / 20_000).sqrt()
+        assert ((generated[name].mean(dim=0) - w @ z.mean).abs() < 5 * error).all()
+    x = torch.cat([*generated.values()], dim=1) @ torch.linalg.pinv(torch.cat([*weights.values()])).T
+    torch.testing.assert_close(x.var(dim=0), z.variance, rtol=0.1, atol=0)
+
+
+def test_unusable_inputs_are_named():
+    model, weights, scales = linear_gaussian(2)
+    inputs = draw(weights, scales, 3)
+    refused = [
+        (lambda: model.posterior({"sound": torch.zeros(2, 3)}), "unknown modality sound: the model has a, b"),
+        (lambda: model.posterior({}), "no modality given"),
+        (lambda: model.posterior(inputs | {"a": torch.zeros(2, 3)}), "need the same number of examples"),
+        (lambda: model.posterior({"a": torch.zeros(0, 3)}), "the batch is empty"),
+        (lambda: model.posterior(inputs, given="a"), r"name modalities in a tuple: \('a',\), not 'a'"),
+        (lambda: model.posterior({"a": inputs["a"]}, given=("b",)), "lack the modality b"),
+        (lambda: model.reconstruct(inputs, given=()), "no modality is given: name at least one of a, b"),
+    ]
+    for call, message in refused:
+        with pytest.raises(InputError, match=message):
+            call()

@@ -27,8 +27,12 @@ class Exact(nn.Module):
         return mu, -self.log_precision.expand_as(mu)
 
 
-def with_fusion(fusion, n_modalities=2):
-    """The linear-Gaussian model with other experts; those of "quotient", "own" and "jnf" are the exact posteriors."""
+def with_fusion(fusion, n_modalities=2, backwards=False):
+    """The linear-Gaussian model with other experts; those of "quotient", "own", "joint" and "jnf" are exact posteriors.
+
+    Args:
+        backwards: name the encoders in the reverse order.
+    """
     model, weights, scales = linear_gaussian(n_modalities)
     encoder = dict(model.encoder)
     if fusion == "quotient":
@@ -36,8 +40,9 @@ def with_fusion(fusion, n_modalities=2):
     if fusion == "own":
         keys = [",".join(names) for r in range(n_modalities) for names in itertools.combinations(weights, r + 1)]
         encoder = {key: Exact(weights, scales, key.split(",")) for key in keys}
-    if fusion == "jnf":
+    if fusion in ("joint", "jnf"):
         encoder = {key: Exact(weights, scales, key.split(",")) for key in (*weights, ",".join(weights))}
+    encoder = dict(reversed(encoder.items())) if backwards else encoder
     model = VAE(fusion, encoder, dict(model.decoder), model.likelihood, latent_dim=D)
     return model.double().eval(), weights, scales
 

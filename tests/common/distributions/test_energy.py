@@ -14,11 +14,11 @@ from common.estimators import importance_estimates, joint_and_each, log_marginal
 from common.experts import product_of_experts
 from common.likelihoods import GroupedLikelihood
 from common.multimodal_vae import MultimodalVAE
-from common.objectives import ArElbo, EnergyIwaeElbo, IwaeElbo, MvaeElbo, StandardElbo
+from common.objectives import EnergyIwaeElbo, MvaeElbo, StandardElbo
 from common.priors import StandardGaussianPrior
 from common.variational_posteriors import LocScaleEbmPosterior
 from common.variational_strategies import LocScaleEbmStrategy
-from tests.helpers.linear_gaussian import D, draw, exact_log_p, linear_gaussian, standard_error
+from tests.helpers.linear_gaussian import D, draw, exact_log_p, linear_gaussian
 
 
 class Quadratic(nn.Module):
@@ -114,9 +114,9 @@ def test_the_proposal_is_an_even_mixture_of_the_present_experts_their_product_an
     torch.testing.assert_close(posterior(1.0, mu, logvar, mask).proposal.log_prob(z), expected)
 
 
-@pytest.mark.parametrize("a", [0.0, 2.0])
-def test_kl_is_that_of_the_gaussian(a):
+def test_kl_is_that_of_the_gaussian():
     mu, logvar = experts()
+    a = 2.0
     mean, log_variance = product_of_experts(mu, logvar - math.log(1 + a))
     exact = 0.5 * (log_variance.exp() + mean.square() - 1 - log_variance).sum(dim=-1)
     torch.manual_seed(0)
@@ -125,11 +125,10 @@ def test_kl_is_that_of_the_gaussian(a):
     torch.testing.assert_close((share[..., None] * z).sum(dim=0), mean, rtol=0, atol=0.06)
 
 
-@pytest.mark.parametrize("logvar", [-16.0, -24.0])
-def test_narrow_experts_in_float32(logvar):
+def test_narrow_experts_in_float32():
     """The KL of the exact product, to the noise of a pool, where densities are sums of huge exponents."""
     torch.manual_seed(0)
-    mu, logvar = torch.randn(2, 200, 20), torch.full((2, 200, 20), logvar)
+    mu, logvar = torch.randn(2, 200, 20), torch.full((2, 200, 20), -24.0)
     q = LocScaleEbm(torch.ones(200, 2, dtype=torch.bool), *(x.movedim(0, 1) for x in (mu, logvar)), NoEnergy(), 50)
     _, _, kl = q.elbo_samples(StandardGaussianPrior(20)())
     mean, log_variance = product_of_experts(mu, logvar)
@@ -137,7 +136,7 @@ def test_narrow_experts_in_float32(logvar):
     assert (kl - exact).abs().mean() < 1
 
 
-@pytest.mark.parametrize("logvar", [-90.0, -48.0, 48.0, 90.0])
+@pytest.mark.parametrize("logvar", [-90.0, 90.0])
 def test_extreme_experts_have_finite_values_and_gradients(logvar):
     torch.manual_seed(0)
     params = [torch.randn(2, 3, 4).requires_grad_(), torch.full((2, 3, 4), logvar).requires_grad_()]
@@ -198,16 +197,6 @@ def test_the_elbo_is_the_gaussian_one_where_the_energy_is_quadratic():
     assert (kl > 0.1).all()
 
 
-def test_importance_weighting_tightens():
-    torch.manual_seed(0)
-    model, weights, scales = energy_model(a=2.0, n=5)
-    inputs = {name: x.repeat(3000, 1) for name, x in draw(weights, scales, 1).items()}
-    one = StandardElbo(model).bound(inputs).value
-    many = EnergyIwaeElbo(model, K=10).bound(inputs).value
-    log_p = exact_log_p(weights, scales, inputs, ("a", "b"))[0]
-    assert one.mean() + 3 * standard_error(one) < many.mean() < log_p + 3 * standard_error(many)
-
-
 def test_the_gradient_of_choices_is_unbiased():
     """That of the bound's expectation over the choices, which few pools of few samples allow to write out."""
     torch.manual_seed(0)
@@ -237,16 +226,13 @@ def test_the_gradient_of_choices_is_unbiased():
 
 
 def test_what_the_other_samples_predict():
-    """Each sample's log-weight is replaced by the mean of the others'; where that is right, choices have no credit."""
+    """Each log-weight is replaced by the mean of the others; a choice's credit is what is gained over that."""
     model, weights, scales = energy_model(a=0.5)
     goal = EnergyIwaeElbo(model, K=3)
     log_w = torch.tensor([[1.0], [2.0], [4.0]]).double()
     replaced = torch.tensor([[3.0, 2.0, 4.0], [1.0, 2.5, 4.0], [1.0, 2.0, 1.5]]).double()
     expected = replaced.exp().mean(dim=1, keepdim=True).log()
     torch.testing.assert_close(goal._predicted(log_w), expected)
-    goal._predicted = lambda log_w: log_w.exp().mean(dim=0).log()
-    loss, bound = goal.loss(draw(weights, scales, 5))
-    torch.testing.assert_close(loss, -bound.value.mean())
     goal._predicted = lambda log_w: log_w.exp().mean(dim=0).log() - 1
     inputs = draw(weights, scales, 5)
     torch.manual_seed(0)
@@ -256,17 +242,6 @@ def test_what_the_other_samples_predict():
     _, index = resample(z, log_w, dim=1)  # (3, 5)
     log_choice = log_w.log_softmax(dim=1).gather(1, index[:, None])[:, 0].sum(dim=0)
     torch.testing.assert_close(loss, -(bound.value + log_choice).mean(), msg="a credit of 1")
-
-
-def test_two_samples_and_a_beta_of_one_are_the_defaults():
-    model, weights, scales = energy_model(a=0.5)
-    goal, inputs, results = EnergyIwaeElbo(model), draw(weights, scales, 5), []
-    assert goal.K == 2
-    for beta in ({}, {"beta": 1.0}):
-        for call in (goal, goal.loss, goal.bound):
-            torch.manual_seed(0)
-            results.append(call(inputs, **beta))
-    torch.testing.assert_close(results[:3], results[3:])
 
 
 def test_log_likelihoods_take_the_proposal():
@@ -299,22 +274,15 @@ def test_subsets_and_missing_modalities():
     assert iwae[0] == 0 and abs(iwae[1] - known[1]) < 0.06
 
 
-def test_every_parameter_learns():
+def test_the_energy_learns_what_makes_the_posterior_exact():
     torch.manual_seed(0)
     model, weights, scales = energy_model(a=1.0)
-    inputs = draw(weights, scales, 50)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
-    before = model.variational_posterior.energy.a.item()
+    inputs, energy = draw(weights, scales, 50), model.variational_posterior.energy
+    optimizer, before = torch.optim.Adam(model.parameters(), lr=0.02), energy.a.item()
     for _ in range(150):
         optimizer.zero_grad()
         StandardElbo(model)(inputs).backward()
         optimizer.step()
-    assert model.variational_posterior.energy.a.item() < before - 0.3, "towards the exact posterior, an energy of none"
-    with pytest.raises(InputError, match="takes two samples or more"):
-        EnergyIwaeElbo(model, K=1)
-    for objective in (IwaeElbo, ArElbo):
-        with pytest.raises(InputError, match="energy-based posterior"):
-            objective(model)
+    assert energy.a.item() < before - 0.3, "towards an energy of none"
     with pytest.raises(InputError, match="at least 1 sample from each expert"):
         LocScaleEbmPosterior(Quadratic(0), 0)
-    assert isinstance(model.posterior(inputs), LocScaleEbm)

@@ -17,7 +17,7 @@ from common.estimators import importance_estimates, joint_and_each
 from common.variational_posteriors import JointFlowsPosterior
 from common.variational_strategies import JointFlowsStrategy
 from tests.helpers.fusions import mask_of, with_fusion
-from tests.helpers.linear_gaussian import draw, exact_log_p, exact_posterior
+from tests.helpers.linear_gaussian import draw, exact_log_p
 
 KEYS = ("a", "b", "c", "a,b,c")
 PATTERNS = [(), ("a",), ("c",), ("a", "c"), ("b", "c"), ("a", "b", "c")]
@@ -46,27 +46,11 @@ def posterior(flows, patterns, d=2, n=8, narrow=0.0):
 
 def grid(d, reach=9.0, n=700):
     """Points of a regular grid (n^d, d), and the logarithm of a cell's volume."""
-    x = torch.linspace(-reach, reach, n if d == 2 else 20_000, dtype=torch.float64)
+    x = torch.linspace(-reach, reach, n, dtype=torch.float64)
     return torch.cartesian_prod(*[x] * d).view(-1, d), d * math.log(x[1] - x[0])
 
 
-@pytest.mark.parametrize("d", [1, 2])
-def test_a_flows_density_integrates_to_one(d):
-    z, log_cell = grid(d)
-    base = DiagonalGaussian(torch.full((1, d), 0.4).double(), torch.full((1, d), -0.5).double())
-    q = Flows(base, [bent(d, by=0.3)()])
-    log_q = q.log_prob(z.unsqueeze(-2)).squeeze(-1)
-    assert (log_q + log_cell).logsumexp(dim=0).item() == pytest.approx(0, abs=1e-4)
-    u = (z - 0.4) * math.exp(0.25)
-    assert (log_q - Normal(0.0, 1.0).log_prob(u).sum(dim=-1)).std() > 0.2, "it is no Gaussian"
-    torch.manual_seed(0)
-    sample = q.rsample((20_000,)).squeeze(1)
-    weight = (log_q + log_cell).exp().unsqueeze(-1)
-    torch.testing.assert_close(sample.mean(dim=0), (weight * z).sum(dim=0), rtol=0, atol=0.05)
-    torch.testing.assert_close(sample.square().mean(dim=0), (weight * z.square()).sum(dim=0), rtol=0.05, atol=0.05)
-
-
-@pytest.mark.parametrize("d", [1, 2, 7, 150])
+@pytest.mark.parametrize("d", [1, 7, 150])
 def test_a_flow_against_autograd_and_its_own_inverse(d):
     torch.manual_seed(0)
     f = (bent(d) if d < 10 else masked_autoregressive_flow(d).double())()
@@ -89,11 +73,6 @@ def test_the_default_flow_reaches_all_latents():
     block = masked_autoregressive_flow(150).transforms[0]
     jacobian = torch.autograd.functional.jacobian(block(), torch.randn(150))
     assert (jacobian[-1] != 0).sum() > 130 and not jacobian.triu(1).any()
-
-
-def test_a_flow_of_too_many_latents_is_refused():
-    with pytest.raises(InputError, match="a flow takes at most 4096 latents .got 1000000000."):
-        masked_autoregressive_flow(10**9)
 
 
 def test_the_import_of_zuko_leaves_torchs_checks_on():
@@ -160,33 +139,21 @@ def quotient(mu, logvar, mask):
 
 
 @pytest.mark.slow
-def test_with_the_identity_products_are_those_of_gaussians_over_powers_of_the_prior():
-    """Also for four modalities, three of which are divided by the prior twice."""
-    q, mu, logvar = posterior([bent(2, by=0)] * 3, PATTERNS, n=4000)
-    assert q.in_between.tolist() == [False, False, False, True, True, False]
-    mean, variance, log_z = quotient(mu[:3], logvar[:3], mask_of(PATTERNS))
-    mean[-1], variance[-1], log_z[-1] = mu[3, -1], logvar[3, -1].exp(), 0
-    torch.manual_seed(0)
-    torch.testing.assert_close(q.log_normaliser(), log_z, rtol=0, atol=0.02)
-    torch.testing.assert_close(q.mean[~q.in_between], mean[~q.in_between], rtol=0, atol=0.06)
-    torch.testing.assert_close(q.stddev, variance.sqrt(), rtol=0, atol=0.06)
-    z = torch.randn(5, 6, 2, dtype=torch.float64)
-    exact = Normal(mean, variance.sqrt()).log_prob(z).sum(dim=-1)
-    torch.testing.assert_close(q.log_density(z) - log_z, exact)
-    few, *_ = posterior([bent(2, by=0)] * 3, PATTERNS, n=4)
-    sample = few.sample((10_000,))
-    torch.testing.assert_close(sample.mean(dim=0), mean, rtol=0, atol=0.03)
-    torch.testing.assert_close(sample.std(dim=0), variance.sqrt(), rtol=0, atol=0.03)
-
+def test_with_the_identity_a_product_is_that_of_gaussians_over_powers_of_the_prior():
+    """Of four modalities three are divided by the prior twice."""
     generator = torch.Generator().manual_seed(0)
     mu, logvar = torch.randn(2, 4, 1, 2, generator=generator, dtype=torch.float64)
     logvar, mask = logvar.abs().neg() - 0.3, torch.tensor([[True, True, False, True]])
     params = [torch.cat([x, x[:1]]).movedim(0, -2) for x in (mu, logvar)]
     of_three, few = (JointFlows(mask, *params, [bent(2, by=0)] * 4, n=n, moves=MOVES) for n in (4000, 8))
     mean, variance, log_z = quotient(mu, logvar, mask)
+    torch.manual_seed(0)
     torch.testing.assert_close(of_three.log_normaliser(), log_z, rtol=0, atol=0.02)
-    torch.testing.assert_close(few.sample((10_000,)).mean(dim=0), mean, rtol=0, atol=0.03)
-    torch.testing.assert_close(of_three.variance, variance, rtol=0, atol=0.06)
+    z = torch.randn(5, 1, 2, dtype=torch.float64)
+    torch.testing.assert_close(of_three.log_density(z) - log_z, Normal(mean, variance.sqrt()).log_prob(z).sum(dim=-1))
+    sample = few.sample((10_000,))
+    torch.testing.assert_close(sample.mean(dim=0), mean, rtol=0, atol=0.03)
+    torch.testing.assert_close(sample.std(dim=0), variance.sqrt(), rtol=0, atol=0.03)
 
 
 @pytest.mark.slow
@@ -212,25 +179,6 @@ def test_products_of_bent_flows_against_their_integrals():
     for x in (means, points, with_it):
         torch.testing.assert_close(x.mean(dim=0), mean, rtol=0, atol=0.03)
         assert ((x - mean).square().mean(dim=0) < 0.4 * variance).all()
-
-
-@pytest.mark.slow
-def test_products_of_flows_of_many_latents_are_sampled():
-    """The means lie nearer to the exact ones than samples; weighted samples of the flows alone lie beyond samples."""
-    torch.manual_seed(0)
-    mu, logvar = 0.5 * torch.randn(40, 6, 64), -1 - torch.rand(40, 6, 64)
-    mask = torch.tensor([True, True, True, True, False]).expand(40, -1)
-    q = JointFlows(mask, mu.double(), logvar.double(), [bent(64, by=0)] * 5, 8, MOVES)
-    mean, variance, _ = quotient(mu.double().movedim(1, 0)[:-1], logvar.double().movedim(1, 0)[:-1], mask)
-
-    def deviation(z):
-        return ((z - mean).square() / variance).mean().item()
-
-    assert deviation(q.mean) < 0.3 and deviation(super(JointFlows, q).mean) > 1
-    assert deviation(q.sample((10,))) == pytest.approx(1, abs=0.15)
-    exact = Normal(mean, variance.sqrt())
-    log_q = exact.log_prob(q.sample((10,))).sum(dim=-1).mean()
-    assert log_q.item() == pytest.approx(-exact.entropy().sum(dim=-1).mean().item(), abs=4)
 
 
 class Linear(nn.Module):
@@ -334,20 +282,6 @@ def test_few_samples_give_the_proposals_gaussian_the_right_precision_on_average(
     assert abs(precision.mean().item() - exact) < 4 * precision.std().item() / math.sqrt(20_000) < 0.05 * exact
 
 
-@pytest.mark.slow
-def test_flows_as_wide_as_the_prior_and_very_narrow_ones_are_finite():
-    """In float32, where the quotient of their moments does not exist, or has no variance."""
-    for logvar in (1.0, 0.0, -40.0, -80.0):
-        torch.manual_seed(0)
-        params = torch.randn(4, 5, 3), torch.full((4, 5, 3), logvar)
-        q = JointFlowsPosterior([masked_autoregressive_flow(3) for _ in range(3)])(
-            JointFlowsStrategy(KEYS)(params, torch.tensor([[True, True, False]]).expand(5, -1))
-        )
-        with torch.no_grad():
-            z = q.sample((3,))
-            assert all(x.isfinite().all() for x in (z, q.log_prob(z), q.mean, q.proposal.log_prob(z))), logvar
-
-
 def test_only_flows_that_are_given_are_inverted():
     q, *_ = posterior([bent(2)] * 3, [("a", "c"), ("c",)])
     assert [f is None for f in q.proposal.component_distribution.maps] == [False, True, False, True]
@@ -360,10 +294,9 @@ def test_log_likelihoods_take_the_proposal():
     model.variational_posterior = JointFlowsPosterior([bent(2, seed, by=0.1) for seed in range(3)])
     inputs = draw(weights, scales, 3)
     torch.manual_seed(0)
-    for given in (("a",), ("a", "b"), ("a", "b", "c"), ()):
-        names = ("a", "b", "c")
-        for target in (names, ("a", "b")):
-            (estimate,) = importance_estimates(model, inputs, [target], given, 10_000)
+    targets = [("a", "b", "c"), ("a", "b")]
+    for given in (("a",), ("a", "b"), ()):
+        for target, estimate in zip(targets, importance_estimates(model, inputs, targets, given, 10_000), strict=True):
             exact = exact_log_p(weights, scales, inputs, target)
             torch.testing.assert_close(estimate.value, exact, rtol=0, atol=0.15)
     rows = joint_and_each(model, model.observe(inputs), n_samples=5_000)
@@ -371,43 +304,11 @@ def test_log_likelihoods_take_the_proposal():
     torch.testing.assert_close(rows["log p(b), z from q(z|b)"], known, rtol=0, atol=0.1)
 
 
-@pytest.mark.slow
-def test_posteriors_of_subsets_with_the_exact_experts():
-    """With the exact posteriors of single modalities as experts the quotient is the exact posterior of several."""
-    model, weights, scales = with_fusion("jnf", 3)
-    many, few = (JointFlowsPosterior([bent(2, by=0)] * 3, n, MOVES) for n in (5000, 8))
-    inputs = draw(weights, scales, 2)
-    torch.manual_seed(0)
-    for given in (("b",), ("a", "c"), ("a", "b", "c")):
-        mean, variance = exact_posterior(weights, scales, inputs, given)
-        model.variational_posterior = many
-        q = model.posterior(inputs, given)
-        torch.testing.assert_close(q.variance, variance, rtol=0, atol=0.05)
-        if len(given) != 2:
-            torch.testing.assert_close(q.mean, mean, rtol=0, atol=0.05)
-        model.variational_posterior = few
-        q = model.posterior(inputs, given)
-        torch.testing.assert_close(q.sample((4_000,)).mean(dim=0), mean, rtol=0, atol=0.05)
-        if len(given) != 2:
-            torch.testing.assert_close(q.point, mean)
-
-
-@pytest.mark.parametrize("keys", [("a", "b"), ("a", "a,b"), ("a", "b", "c", "a,b"), ("a", "b", "a,b", "b,a"), ("a",)])
-def test_other_encoders_are_refused(keys):
-    with pytest.raises(InputError, match="JNF needs an encoder for each modality, and one of all of them: not a"):
-        JointFlowsStrategy(keys)
-
-
 def test_the_joint_encoder_may_stand_anywhere():
     """The modalities have the order in which the encoders name them, as in the model."""
     params = (torch.arange(4.0).view(4, 1, 1),) * 2
     _, mu, _ = JointFlowsStrategy(("c,a,b", "b", "a", "c"))(params)
     assert mu.flatten().tolist() == [3, 2, 1, 0], "c, a, b, and all"
-
-
-def test_a_single_sample_has_no_variance():
-    with pytest.raises(InputError, match="products of flows need at least 4 samples from each .got 3"):
-        JointFlowsPosterior([], n=3)
 
 
 def test_a_density_has_its_gradient_after_samples_too():
@@ -423,3 +324,17 @@ def test_a_density_has_its_gradient_after_samples_too():
         gradients.append(torch.autograd.grad(total, params))
     torch.testing.assert_close(*gradients)
     assert all(x.any() for x in gradients[0])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: masked_autoregressive_flow(10**9), "a flow takes at most 4096 latents .got 1000000000."),
+        (lambda: JointFlowsStrategy(("a", "b")), "JNF needs an encoder for each modality, and one of all of them: not"),
+        (lambda: JointFlowsStrategy(("a", "b", "c", "a,b")), "JNF needs an encoder for each modality, and one of all"),
+        (lambda: JointFlowsPosterior([], n=3), "products of flows need at least 4 samples from each .got 3"),
+    ],
+)
+def test_flows_that_cannot_be_are_refused(make, message):
+    with pytest.raises(InputError, match=message):
+        make()

@@ -11,12 +11,6 @@ from tests.helpers.scripts import ROOT
 from tools.benchmarks.experiments import EXPERIMENTS
 
 
-def relative_error(n):
-    x, y = torch.randn(n, n), torch.randn(n, n)
-    exact = x.double() @ y.double()
-    return ((x @ y - exact).norm() / exact.norm()).item()
-
-
 @pytest.fixture(autouse=True)
 def _keep_precision():
     before = torch.get_float32_matmul_precision()
@@ -24,11 +18,12 @@ def _keep_precision():
     torch.set_float32_matmul_precision(before)
 
 
-@pytest.mark.parametrize("n", [64, 300, 1024])
-def test_products_on_the_cpu_stay_float32(n):
+def test_products_on_the_cpu_stay_float32():
     """Whichever library is taken: rounding to bfloat16 would leave errors near 2e-3."""
     assert devices.select(cuda=False) == torch.device("cpu")
-    assert relative_error(n) < 1e-5
+    x, y = torch.randn(2, 300, 300)
+    exact = x.double() @ y.double()
+    assert (x @ y - exact).norm() < 1e-5 * exact.norm()
 
 
 def test_a_library_that_rounds_is_not_taken(monkeypatch):

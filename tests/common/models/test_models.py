@@ -1,4 +1,4 @@
-"""Models by name: what each family's encoders return, and which fusions are mixtures."""
+"""Models by name: what they are made of, and which pieces do not fit."""
 
 import math
 import re
@@ -24,29 +24,40 @@ from tests.helpers.fusions import STANDARD_PRIOR
 D = 4
 
 
+def likelihoods(names="ab"):
+    return GroupedLikelihood(**{name: SphericalGaussianLikelihood(1.0) for name in names})
+
+
+def linear():
+    return nn.Linear(D, 3)
+
+
+def encoder_of(n_params=2):
+    return SplitLinearLayer(3, (D,) * n_params)
+
+
+def pieces(**changed):
+    encoder, decoder = ({name: make() for name in "ab"} for make in (encoder_of, linear))
+    return {"encoder": encoder, "decoder": decoder, "likelihood": likelihoods(), "latent_dim": D} | changed
+
+
 def model_of(fusion, posterior):
-    heads = (D,) * FAMILIES[posterior].n_params
-    encoder = {name: SplitLinearLayer(3, heads) for name in "ab"}
-    decoder = {name: nn.Linear(D, 3) for name in "ab"}
-    likelihood = GroupedLikelihood(**{name: SphericalGaussianLikelihood(1.0) for name in "ab"})
-    return VAE(fusion, encoder, decoder, likelihood, D, posterior=posterior)
+    encoder = {name: encoder_of(FAMILIES[posterior].n_params) for name in "ab"}
+    return VAE(fusion, **pieces(encoder=encoder), posterior=posterior)
 
 
-@pytest.mark.parametrize("posterior", FAMILIES)
-def test_an_encoder_returns_a_familys_parameters(posterior):
-    exists = [name for name, fusion in FUSIONS.items() if fusion.exists(FAMILIES[posterior])]
-    for fusion in {"poe", "moe", "mopoe"} & set(exists):
-        model = model_of(fusion, posterior)
-        q = model.posterior({name: torch.randn(5, 3) for name in "ab"})
-        assert q.sample((2,)).shape == (2, 5, D)
-        assert model.variational_posterior.is_mixture == (fusion != "poe") == FUSIONS[fusion].is_mixture
-        assert model.prior().sample((2,)).shape == (2, D)
-    assert {name for name in FUSIONS if FUSIONS[name].is_mixture} == {"moe", "mmvae+", "mopoe", "mopoe-published"}
+INPUTS = {"a": torch.randn(5, 3), "b": torch.randn(5, 3)}
 
 
 def test_the_first_of_laplace_and_normal_experts_is_laplace():
-    q = model_of("moe", "laplace-normal").posterior({name: torch.randn(5, 3) for name in "ab"})
+    q = model_of("moe", "laplace-normal").posterior(INPUTS)
     assert q.component_distribution.base_dist.laplace[0].tolist() == [[True] * D, [False] * D]
+
+
+def test_there_is_one_sphere_unless_more_are_asked_for():
+    z = model_of("poe", "vmf").posterior({"a": INPUTS["a"]}).sample()
+    torch.testing.assert_close(z.norm(dim=-1), torch.ones(5))
+    assert FAMILIES["vmf"].posterior((D,)).n == FAMILIES["vmf"].prior((D,), False).n == 1
 
 
 class Sum(nn.Module):
@@ -56,24 +67,24 @@ class Sum(nn.Module):
         return sum(xs), 0 * xs[0]
 
 
-@pytest.mark.parametrize("fusion", [name for name, fusion in FUSIONS.items() if fusion.strategy and name != "mmvae+"])
-def test_only_fusions_with_encoders_of_several_modalities_take_one(fusion):
+def of_sums(fusion, encoder=None, **options):
+    """A model of one latent, whose experts are N(x_m, 1)."""
+    encoder = encoder or {name: Sum() for name in "ab"} | ({"a,b": Sum()} if fusion == "jnf" else {})
+    return VAE(fusion, encoder, {name: nn.Linear(1, 1) for name in "ab"}, likelihoods(), 1, **options)
+
+
+def test_only_fusions_with_encoders_of_several_modalities_take_one():
     """Others would take the columns of a mask, one a modality, for the experts of encoders."""
-    likelihood = GroupedLikelihood(a=SphericalGaussianLikelihood(1.0), b=SphericalGaussianLikelihood(1.0))
-    decoder = {name: nn.Linear(1, 1) for name in "ab"}
-
-    def model(encoder):
-        return VAE(fusion, encoder, decoder, likelihood, 1)
-
     joint, single = {"a,b": Sum()}, {"a": Sum(), "b": Sum()}
-    if fusion in ("own", "joint", "jnf"):
-        q = model(single | joint).posterior({name: torch.ones(2, 1) for name in "ab"})
-        torch.testing.assert_close(q.mean, torch.full((2, 1), 2.0))
-    else:
-        twice = {"a": Sum(), "a,b": SharedNetwork(2, nn.Linear(1, 1), SplitLinearLayer(1, (1, 1)))}
+    twice = {"a": Sum(), "a,b": SharedNetwork(2, nn.Linear(1, 1), SplitLinearLayer(1, (1, 1)))}
+    for fusion in (name for name, fusion in FUSIONS.items() if fusion.strategy and name != "mmvae+"):
+        if fusion in ("own", "joint", "jnf"):
+            q = of_sums(fusion, single | joint).posterior({name: torch.ones(2, 1) for name in "ab"})
+            torch.testing.assert_close(q.mean, torch.full((2, 1), 2.0))
+            continue
         for encoder in (joint, single | joint, twice):
             with pytest.raises(InputError, match=f"one expert for each modality .got encoders of {'; '.join(encoder)}"):
-                model(encoder)
+                of_sums(fusion, encoder)
 
 
 @pytest.mark.parametrize("fusion", ["poe", "quotient", "mopoe", "mopoe-published", "jnf"])
@@ -83,13 +94,6 @@ def test_posteriors_that_hold_the_standard_prior_have_no_other(fusion):
     for options in ({"learn_prior": True}, {"n_clusters": 3}):
         with pytest.raises(InputError, match="holds the prior N.0, I., not a learned or clustered one: leave out"):
             of_sums(fusion, **options)
-
-
-def of_sums(fusion, **options):
-    """A model of one latent, whose experts are N(x_m, 1)."""
-    encoder = {name: Sum() for name in "ab"} | ({"a,b": Sum()} if fusion == "jnf" else {})
-    likelihood = GroupedLikelihood(**{name: SphericalGaussianLikelihood(1.0) for name in "ab"})
-    return VAE(fusion, encoder, {name: nn.Linear(1, 1) for name in "ab"}, likelihood, 1, **options)
 
 
 def test_exact_experts_give_the_exact_posterior_with_the_prior_that_the_product_holds():
@@ -103,60 +107,45 @@ def test_exact_experts_give_the_exact_posterior_with_the_prior_that_the_product_
     assert model.posterior(inputs, ()).variance.item() == pytest.approx(9)
 
 
-def test_there_is_one_sphere_unless_more_are_asked_for():
-    z = model_of("poe", "vmf").posterior({"a": torch.randn(5, 3)}).sample()
-    torch.testing.assert_close(z.norm(dim=-1), torch.ones(5))
-    assert FAMILIES["vmf"].posterior((D,)).n == FAMILIES["vmf"].prior((D,), False).n == 1
+SET = SharedNetwork(3, nn.Linear(1, 4), SplitLinearLayer(4, (D, D)))
+SHAPES = "encoders must give equally many parameters of equal shapes"
+REFUSED = [  # the fusion, what differs from `pieces`, and why no model is made, or no posterior of INPUTS
+    ("poe", {"decoder": {"a": linear(), "B": linear()}}, "decoders of unknown modalities: B; the encoders name a, b"),
+    ("poe", {"weights": {"A": 2.0}}, "weights of unknown modalities: A; the encoders name a, b"),
+    ("poe", {"weights": {"a": -1.0}}, "must not be negative, these are: {'a': -1.0}"),
+    ("poe", {"likelihood": likelihoods("a")}, "there is no likelihood for b, only for a"),
+    ("mop", {}, "there is no fusion mop: there are poe, "),
+    ("poe", {"posterior": "gauss"}, "there is no posterior family gauss: there are gaussian, "),
+    ("own", {"encoder": {"a": SET, "b": linear()}}, r"a set's encoder \(a"),
+    ("own", {}, "no encoder sees all modalities: add 'a,b', or choose poe or moe"),
+    ("joint", {}, "no encoder sees all modalities: add 'a,b'"),
+    ("poe", {"encoder": {"a": encoder_of(), "b": nn.Linear(3, D)}}, "a tuple of parameters .* not a Tensor: SplitLin"),
+    ("poe", {"encoder": {"a": encoder_of(), "b": encoder_of(3)}}, SHAPES),
+    ("poe", {"encoder": {"a": encoder_of(), "b": SplitLinearLayer(3, (D + 1, D + 1))}}, SHAPES),
+    ("poe", {"latent_dim": D + 1}, f"encoders give {D} latents and the prior {D + 1}"),
+    (
+        "moe",
+        {"encoder": {name: encoder_of() for name in "abc"}, "posterior": "laplace-normal"},
+        r"laplace-normal is for 2 modalities \(got 3\): choose softplus-laplace",
+    ),
+]
 
 
-def pieces():
-    encoder, decoder = ({name: make() for name in "ab"} for make in (lambda: SplitLinearLayer(3, (D, D)), linear))
-    likelihood = GroupedLikelihood(**{name: SphericalGaussianLikelihood(1.0) for name in "ab"})
-    return {"encoder": encoder, "decoder": decoder, "likelihood": likelihood, "latent_dim": D}
-
-
-def linear():
-    return nn.Linear(D, 3)
-
-
-@pytest.mark.parametrize(
-    ("fusion", "changed", "message"),
-    [
-        (
-            "poe",
-            {"decoder": {"a": linear(), "B": linear()}},
-            "decoders of unknown modalities: B; the encoders name a, b",
-        ),
-        ("poe", {"weights": {"A": 2.0}}, "weights of unknown modalities: A; the encoders name a, b"),
-        (
-            "poe",
-            {"likelihood": GroupedLikelihood(a=SphericalGaussianLikelihood(1.0))},
-            "there is no likelihood for b, only for a",
-        ),
-        ("mop", {}, "there is no fusion mop: there are poe, "),
-        ("poe", {"posterior": "gauss"}, "there is no posterior family gauss: there are gaussian, "),
-        (
-            "own",
-            {"encoder": {"a": SharedNetwork(3, nn.Linear(1, 4), SplitLinearLayer(4, (D, D))), "b": linear()}},
-            r"a set's encoder \(a",
-        ),
-        ("own", {}, "no encoder sees all modalities: add 'a,b', or choose poe or moe"),
-        ("joint", {}, "no encoder sees all modalities: add 'a,b'"),
-        ("poe", {"weights": {"a": -1.0}}, "must not be negative, these are: {'a': -1.0}"),
-        ("poe", {"posterior": "softplus-normal"}, "only for gaussian, vmf, ebm ones"),
-    ],
-)
-def test_slips_of_names_are_refused(fusion, changed, message):
+@pytest.mark.parametrize(("fusion", "changed", "message"), REFUSED)
+def test_pieces_that_do_not_fit_are_refused(fusion, changed, message):
+    n = len(changed.get("encoder", "ab"))
     with pytest.raises(InputError, match=message):
-        VAE(fusion, **pieces() | changed)
+        VAE(fusion, **pieces(**({"likelihood": likelihoods("abc"[:n])} | changed))).posterior(
+            INPUTS if n == 2 else INPUTS | {"c": INPUTS["a"]}
+        )
 
 
-@pytest.mark.parametrize("name", ["type", "forward", "training", "a.b", "a|b", "", "kl", "joint", "subset1"])
+@pytest.mark.parametrize("name", ["type", "forward", "a.b", "a|b", "", "kl", "joint", "subset1"])
 def test_names_of_networks_and_terms_are_refused(name):
     """The KL's term is joint/kl, and of two terms of one name the last would be in metrics.jsonl alone."""
     for make in (
         lambda: GroupedLikelihood(**{name: SphericalGaussianLikelihood(1.0)}),
-        lambda: VAE("poe", **pieces() | {"encoder": {"a": linear(), name: linear()}}),
+        lambda: VAE("poe", **pieces(encoder={"a": linear(), name: linear()})),
     ):
         with pytest.raises(InputError, match=f"a modality cannot be called {re.escape(repr(name))}, .*: rename it"):
             make()
@@ -168,46 +157,14 @@ def test_a_pairs_modality_does_not_replace_its_joint_encoders_head():
         JointEncoder({"head": nn.Linear(2, 3), "b": nn.Linear(2, 3)}, 3, (D, D))
 
 
-@pytest.mark.parametrize(
-    ("encoder", "options", "message"),
-    [
-        (nn.Linear(3, D), {}, "an encoder must give a tuple of parameters .* not a Tensor: SplitLinearLayer"),
-        (SplitLinearLayer(3, (D, D, D)), {}, "encoders must give equally many parameters of equal shapes"),
-        (SplitLinearLayer(3, (D + 1, D + 1)), {}, "encoders must give equally many parameters of equal shapes"),
-        (
-            SplitLinearLayer(3, (D, D)),
-            {"latent_dim": D + 1},
-            f"encoders give {D} latents and the prior {D + 1}",
-        ),
-    ],
-)
-def test_encoders_of_other_shapes_are_refused(encoder, options, message):
-    model = VAE("poe", **pieces() | {"encoder": {"a": SplitLinearLayer(3, (D, D)), "b": encoder}} | options)
-    with pytest.raises(InputError, match=message):
-        model.posterior({"a": torch.randn(5, 3), "b": torch.randn(5, 3)})
-
-
-def test_values_without_a_dimension_of_examples_are_refused():
-    with pytest.raises(InputError, match=r"a has values of shape \(3,\), and its likelihood takes 1 dimensions"):
-        VAE("poe", **pieces()).posterior({"a": torch.randn(3)})
-
-
-def test_laplace_and_normal_experts_are_two():
-    three = {name: SplitLinearLayer(3, (D, D)) for name in "abc"}
-    model = VAE("moe", three, {}, GroupedLikelihood(), D, posterior="laplace-normal")
-    with pytest.raises(InputError, match=r"laplace-normal is for 2 modalities \(got 3\): choose softplus-laplace"):
-        model.posterior({name: torch.randn(5, 3) for name in "abc"})
-
-
 @pytest.mark.parametrize("name", ["image", "text"])
 def test_values_are_not_broadcast_over_examples(name):
     """Images (B, 1, ...) for a decoder of (B, ...) and labels (B, 1) would be scored under every example."""
     model = build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian"))
     inputs = {"image": torch.rand(3, 1, 28, 28), "text": torch.tensor([1, 2, 3])}
-    other = inputs | {name: inputs[name].unsqueeze(1)}
     z = torch.randn(1, 3, 4)
     assert Decoder(model, model.observe(inputs))(z)[name].shape == (1, 3)
-    looked_at = Batch(other, observed={})
+    looked_at = Batch(inputs | {name: inputs[name].unsqueeze(1)}, observed={})
     with pytest.raises(InputError, match=f"{name} has values of shape .* which its decoder does not give"):
         Decoder(model, looked_at)(z)
     with pytest.raises(InputError, match=f"{name} has values of shape .*, reshape the values"):
@@ -216,17 +173,19 @@ def test_values_are_not_broadcast_over_examples(name):
 
 def test_targets_and_masks_are_checked():
     model = model_of("poe", "gaussian")
-    inputs = {"a": torch.randn(5, 3), "b": torch.randn(5, 3)}
-    with pytest.raises(InputError, match="unknown modality A: the model has a, b"):
-        log_marginal(model, inputs, ("A",), n_samples=2)
-    with pytest.raises(InputError, match=r"name modalities in a tuple: \('a',\), not 'a'"):
-        model.decode(torch.randn(5, D), "a")
-    with pytest.raises(InputError, match=r"a dimension of examples, \(B, ...\); these have none: a"):
-        model.posterior({"a": torch.tensor(3.0)})
-    for mask in (torch.ones(5, 2), torch.ones(5, 1, dtype=torch.bool), torch.ones(1, 2, dtype=torch.bool)):
-        with pytest.raises(InputError, match=r"a mask must be bool of shape \(5, 2\)"):
-            model.posterior(Batch(inputs, mask))
-        with pytest.raises(InputError, match=r"a mask must be bool of shape \(5, 2\)"):
-            importance_estimates(model, inputs, [mask], ("a",), n_samples=2)
-        with pytest.raises(InputError, match=r"a mask must be bool of shape \(5, 2\)"):
-            importance_estimates(model, inputs, [("a",)], mask, n_samples=2)
+    refused = [
+        (lambda: log_marginal(model, INPUTS, ("A",), n_samples=2), "unknown modality A: the model has a, b"),
+        (lambda: model.decode(torch.randn(5, D), "a"), r"name modalities in a tuple: \('a',\), not 'a'"),
+        (lambda: model.posterior({"a": torch.tensor(3.0)}), r"a dimension of examples, \(B, ...\); these have none: a"),
+        (lambda: model.posterior({"a": torch.randn(3)}), r"a has values of shape \(3,\), and its likelihood takes 1 d"),
+    ]
+    for mask in (torch.ones(5, 2), torch.ones(1, 2, dtype=torch.bool)):
+        shape = r"a mask must be bool of shape \(5, 2\)"
+        refused += [
+            (lambda mask=mask: model.posterior(Batch(INPUTS, mask)), shape),
+            (lambda mask=mask: importance_estimates(model, INPUTS, [mask], ("a",), n_samples=2), shape),
+            (lambda mask=mask: importance_estimates(model, INPUTS, [("a",)], mask, n_samples=2), shape),
+        ]
+    for call, message in refused:
+        with pytest.raises(InputError, match=message):
+            call()

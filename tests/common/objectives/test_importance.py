@@ -1,36 +1,28 @@
 """IWAE, STL and DReG: bounds against exact log-likelihoods, gradients against each other, a grid, and closed forms."""
 
 import math
-from functools import partial
-from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 from torch.distributions import Laplace
 
-import mnist_svhn.model
-from common.data import Batch
-from common.errors import InputError
-from common.execution import decoder, weighted
+from common.execution import weighted
 from common.execution.decoder import DECODED_AT_ONCE
-from common.models import VAE
 from common.multimodal_vae import MultimodalVAE
 from common.objectives import (
     DregIwaeElbo,
     IwaeElbo,
-    MmvaeElbo,
     ReweightedElbo,
     StlElbo,
     importance,
 )
 from common.priors import LearnedPrior
 from common.variational_posteriors import LaplacePosterior, MixturePosterior
-from common.variational_strategies import MoeStrategy, SetStrategy
+from common.variational_strategies import MoeStrategy
 from tests.helpers.fusions import with_fusion
 from tests.helpers.gradients import gradients, z_scores
-from tests.helpers.linear_gaussian import D, draw, exact_log_p, exact_posterior, linear_gaussian, standard_error
-from tests.helpers.objectives import kl_to_prior, repeated
+from tests.helpers.linear_gaussian import D, draw, exact_log_p, linear_gaussian, standard_error
 from tests.helpers.private_latents import private_linear_gaussian
 
 GRADIENTS = ("exact", "stop-all", "published")
@@ -52,45 +44,16 @@ def laplace(n_modalities):
 
 @pytest.mark.parametrize("objective", [IwaeElbo, StlElbo, DregIwaeElbo])
 @pytest.mark.parametrize("looser", [False, True])
-@pytest.mark.parametrize("n_modalities", [1, 3])
-def test_the_bound_is_log_p_where_the_posterior_is_exact(objective, looser, n_modalities):
+def test_the_bound_is_log_p_where_the_posterior_is_exact(objective, looser):
     """Products of exact experts: every importance weight is p(x) itself, whatever the samples."""
-    model, weights, scales = linear_gaussian(n_modalities)
+    model, weights, scales = linear_gaussian(3)
     inputs = draw(weights, scales, 5)
     _, bound = objective(model, K=3, looser=looser).loss(inputs)
     torch.testing.assert_close(bound.value, exact_log_p(weights, scales, inputs, tuple(inputs)))
 
 
 @pytest.mark.slow
-def test_with_many_samples_and_a_beta_above_1_it_bounds_nothing():
-    """With beta 4 a weight is p(X|z) (p(z) / q(z|X))^4, whose mean is not p(X); with one sample it is a bound."""
-    model, weights, scales = linear_gaussian(2)
-    inputs = {name: x.expand(200, -1) for name, x in draw(weights, scales, 1).items()}
-    exact = exact_log_p(weights, scales, inputs, ("a", "b"))
-    torch.manual_seed(0)
-    with torch.no_grad():
-        one, many = (IwaeElbo(model, K).bound(inputs, beta=4.0).value - exact for K in (1, 5000))
-    assert one.mean() < -4 * standard_error(one) and many.mean() > 4 * standard_error(many)
-
-
-@pytest.mark.parametrize("K", [1, 20])
-def test_with_a_beta_below_1_it_bounds_nothing(K):
-    """At the exact posterior the mean of log w is log p(X) + (1 - beta) KL(q(z|X) || p(z)); more samples add to it."""
-    model, weights, scales = linear_gaussian(2)
-    one, beta = draw(weights, scales, 1), 0.3
-    kl = kl_to_prior(*exact_posterior(weights, scales, one, ("a", "b"))).item()
-    with torch.no_grad():
-        value = IwaeElbo(model, K).bound(repeated(one, 2000), beta).value
-    above = value - exact_log_p(weights, scales, one, ("a", "b"))
-    if K == 1:
-        assert above.mean().item() == pytest.approx((1 - beta) * kl, abs=5 * standard_error(above))
-        assert above.mean() > 5 * standard_error(above)
-    else:
-        assert above.mean() > (1 - beta) * kl + 5 * standard_error(above)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("present", [("a", "b", "c"), ("a", "c"), ("b",)])
+@pytest.mark.parametrize("present", [("a", "b", "c"), ("b",)])
 def test_the_tight_bound_of_a_mixture_nears_log_p_and_the_looser_lies_below(present):
     model, weights, scales = with_fusion("moe", 3)
     inputs = {name: x.expand(400, -1) for name, x in draw(weights, scales, 1).items()}
@@ -126,33 +89,20 @@ def test_weights_and_beta_in_the_importance_weights():
     torch.testing.assert_close(terms, {name: part.mean(dim=(0, 2)) for name, part in parts.items()})
 
 
-def test_density_of_a_mixture_against_brute_force():
-    model, weights, scales = laplace(3)
-    inputs = draw(weights, scales, 4)
-    q, z = model.posterior(inputs), torch.randn(6, 4, D, dtype=torch.float64)
-    loc, a = model.experts(Batch(inputs))
-    scale = a.softmax(dim=-1) * D + 1e-6
-    densities = [Laplace(loc[m], scale[m]).log_prob(z).sum(dim=-1).exp() for m in range(3)]
-    expected = (sum(densities) / 3).log()
-    torch.testing.assert_close(q.log_prob(z), expected)
-    torch.testing.assert_close(q.component_log_probs(z).logsumexp(dim=-1), expected)
-    torch.testing.assert_close(scale.sum(dim=-1), torch.full((3, 4), D + D * 1e-6, dtype=torch.float64))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("family", "n_modalities", "looser"),
-    [("gaussian", 1, False), ("gaussian", 3, False), ("gaussian", 3, True), ("laplace", 3, True)],
+    ("family", "n_modalities", "looser", "beta"),
+    [("gaussian", 1, False, 1.0), ("gaussian", 3, False, 1.0), ("gaussian", 3, True, 0.5), ("laplace", 3, True, 1.0)],
 )
-def test_exact_dreg_has_iwaes_gradient_in_expectation(family, n_modalities, looser):
+def test_exact_dreg_has_iwaes_gradient_in_expectation(family, n_modalities, looser, beta):
     """And the rules that leave out the mixture's parameters have not, nor the published one of one encoder."""
     torch.manual_seed(0)
     model, weights, scales = laplace(n_modalities) if family == "laplace" else with_fusion("moe", n_modalities)
     inputs = draw(weights, scales, 1)
     n_rows = 100 * n_modalities if family == "gaussian" and not looser else 100  # stop-all is least wrong there
-    iwae = gradients(IwaeElbo(model, K=4, looser=looser), inputs, n_rows=n_rows)
+    iwae = gradients(IwaeElbo(model, K=4, looser=looser), inputs, n_rows=n_rows, beta=beta)
     for rule in GRADIENTS if family == "gaussian" else ["exact"]:
-        dreg = gradients(DregIwaeElbo(model, K=4, looser=looser, gradient=rule), inputs, n_rows=n_rows)
+        dreg = gradients(DregIwaeElbo(model, K=4, looser=looser, gradient=rule), inputs, n_rows=n_rows, beta=beta)
         worst = z_scores(iwae, dreg).max().item()
         if rule == "exact" or (rule == "stop-all" and n_modalities == 1):
             assert worst < 4.5, rule
@@ -160,32 +110,18 @@ def test_exact_dreg_has_iwaes_gradient_in_expectation(family, n_modalities, loos
             assert worst > 8, rule
 
 
-@pytest.mark.parametrize("absent", [False, True])
 @pytest.mark.parametrize("looser", [False, True])
-def test_exact_dreg_is_iwae_where_beta_is_zero(looser, absent):
+def test_exact_dreg_is_iwae_where_beta_is_zero(looser):
     """Sample by sample: log q has no part in the weights."""
     model, weights, scales = laplace(3)
     inputs, results = draw(weights, scales, 5), []
-    if absent:
-        inputs["a"][1:3] = inputs["c"][3] = torch.nan
+    inputs["a"][1:3] = inputs["c"][3] = torch.nan
     for objective in (IwaeElbo(model, K=4, looser=looser), DregIwaeElbo(model, K=4, looser=looser)):
         torch.manual_seed(0)
         model.zero_grad()
         objective(inputs, beta=0.0).backward()
         results.append([torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in model.parameters()])
     torch.testing.assert_close(*results)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("looser", [False, True])
-def test_exact_dreg_has_iwaes_gradient_under_annealing_too(looser):
-    model, weights, scales = with_fusion("moe", 2)
-    inputs = draw(weights, scales, 1)
-    iwae, dreg = (
-        gradients(objective(model, K=3, looser=looser), inputs, n_rows=200, beta=0.5)
-        for objective in (IwaeElbo, DregIwaeElbo)
-    )
-    assert z_scores(iwae, dreg).max() < 4.5
 
 
 @pytest.mark.slow
@@ -224,19 +160,6 @@ def test_scales_of_nearly_zero_do_not_blow_up_the_gradient():
     assert largest["exact"] < 1e3 < 1e4 < min(largest["stop-all"], largest["published"])
 
 
-def test_rules_agree_where_there_is_one_encoder():
-    """Not only in expectation: of one component r is 1."""
-    model, weights, scales = laplace(1)
-    inputs, results = draw(weights, scales, 5), []
-    for rule in ("exact", "stop-all"):
-        torch.manual_seed(0)
-        objective = DregIwaeElbo(model, K=6, gradient=rule)
-        objective.zero_grad()
-        objective(inputs).backward()
-        results.append([p.grad.clone() for p in objective.parameters()])
-    torch.testing.assert_close(*results)
-
-
 @pytest.mark.parametrize("objective", [DregIwaeElbo, StlElbo])
 def test_the_encoder_learns_nothing_more_from_exact_posteriors(objective):
     """All weights are equal, and log w is flat in z: the gradient has no noise at all, where IWAE's has."""
@@ -248,45 +171,6 @@ def test_the_encoder_learns_nothing_more_from_exact_posteriors(objective):
     model.zero_grad()
     IwaeElbo(model, K=4)(inputs).backward()
     assert all(parameter.grad.abs().max() > 1e-3 for parameter in model.encoder.parameters())
-
-
-class Natural(nn.Module):
-    """What an expert adds to the natural parameters of the exact posterior, (N, 2 D)."""
-
-    def __init__(self, weight, scale):
-        super().__init__()
-        self.mean, self.precision = weight / scale**2, weight.square().sum(dim=0) / scale**2
-
-    def forward(self, x):
-        mean = x @ self.mean
-        return (torch.cat([mean, self.precision.expand_as(mean)], dim=-1),)
-
-
-class FromNatural(nn.Module):
-    """The exact posterior from the sum, with a parameter whose right value is 0."""
-
-    def __init__(self):
-        super().__init__()
-        self.shift = nn.Parameter(torch.zeros(1))
-
-    def forward(self, total):
-        mean, precision = total.chunk(2, dim=-1)
-        precision = 1 + precision + self.shift
-        return mean / precision, -precision.log()
-
-
-@pytest.mark.parametrize("objective", [DregIwaeElbo, StlElbo])
-def test_nor_does_the_network_after_the_experts(objective):
-    model, weights, scales = linear_gaussian(2)
-    encoder = {name: Natural(weights[name], scales[name]) for name in weights}
-    strategy = SetStrategy(FromNatural())
-    model = VAE(strategy, encoder, dict(model.decoder), model.likelihood, latent_dim=D).double()
-    inputs = draw(weights, scales, 3)
-    objective(model, K=4)(inputs).backward()
-    assert strategy.network.shift.grad.abs() < 1e-9
-    model.zero_grad()
-    IwaeElbo(model, K=4)(inputs).backward()
-    assert strategy.network.shift.grad.abs() > 1e-3
 
 
 @pytest.mark.slow
@@ -308,112 +192,6 @@ def test_gradients_of_one_sample_against_a_grid(objective):
     error = (estimate.std(dim=0) / math.sqrt(len(estimate))).clamp(min=1e-6)
     assert ((estimate.mean(dim=0) - exact).abs() / error).max() < 4.5
     assert (error / exact.abs().max()).max() < 0.05, "the comparison is tight"
-
-
-@pytest.mark.slow
-def test_dreg_has_less_variance_than_iwae():
-    torch.manual_seed(0)
-    model, weights, scales = with_fusion("moe", 2)
-    inputs = draw(weights, scales, 1)
-    spread = [gradients(o(model, K=64, looser=True), inputs, 100, 20).var(dim=0) for o in (IwaeElbo, DregIwaeElbo)]
-    encoders = sum(p.numel() for p in model.encoder.parameters())
-    assert spread[1][:encoders].sum() < 0.5 * spread[0][:encoders].sum()
-
-
-@pytest.mark.parametrize("objective", [IwaeElbo, StlElbo, DregIwaeElbo])
-def test_absent_modalities_are_left_out_of_the_mixture_in_one_batch(objective):
-    """Rows with each pattern of absence give what they give alone; a batch of one is as good as any."""
-    model, weights, scales = laplace(3)
-    inputs = draw(weights, scales, 3)
-    inputs["a"][0] = inputs["b"][1] = inputs["c"][1] = torch.nan
-    for looser in (False, True):
-        loss, bound = objective(model, K=2000, looser=looser).loss(inputs)
-        loss.backward()
-        assert all(p.grad.isfinite().all() for p in model.parameters())
-        for i, present in enumerate([("b", "c"), ("a",), ("a", "b", "c")]):
-            alone = {name: inputs[name][i : i + 1] for name in present}
-            value = objective(model, K=2000, looser=looser).bound(alone).value
-            assert value.item() == pytest.approx(bound.value[i].item(), abs=0.2)
-        assert bound.terms["joint/a"][0] == 0 and bound.terms["joint/a"][1] != 0
-
-
-def test_nothing_is_learned_from_what_is_absent():
-    model, weights, scales = laplace(2)
-    inputs = draw(weights, scales, 4)
-    DregIwaeElbo(model, K=5)({"a": inputs["a"], "b": torch.full_like(inputs["b"], torch.nan)}).backward()
-    for part in (model.encoder, model.decoder):
-        assert all(p.grad is None or (p.grad == 0).all() for p in part["b"].parameters())
-        assert all((p.grad != 0).any() for p in part["a"].parameters())
-
-
-def test_the_mixtures_elbo_lies_below_the_importance_weighted_ones():
-    model, weights, scales = with_fusion("moe", 2)
-    inputs = {name: x.expand(30_000, -1) for name, x in draw(weights, scales, 1).items()}
-    with torch.no_grad():
-        elbo, looser = MmvaeElbo(model).bound(inputs).value, IwaeElbo(model, K=1, looser=True).bound(inputs).value
-    assert looser.mean() - elbo.mean() > 5 * (standard_error(elbo) + standard_error(looser))
-
-
-def test_a_loss_without_gradients_is_the_same_surrogate():
-    model, weights, scales = laplace(2)
-    with torch.no_grad():
-        loss, bound = DregIwaeElbo(model, K=3).loss(draw(weights, scales, 2))
-    assert loss.isfinite() and bound.value.isfinite().all()
-
-
-@pytest.mark.parametrize("objective", [IwaeElbo, StlElbo, DregIwaeElbo])
-def test_one_sample_and_the_tight_bound_are_the_defaults(objective):
-    goal = objective(laplace(2)[0])
-    assert (goal.K, goal.looser) == (1, False)
-
-
-def test_no_samples_are_refused():
-    with pytest.raises(InputError, match="at least one sample, not 0"):
-        IwaeElbo(laplace(1)[0], K=0)
-
-
-def test_a_learned_prior_learns_its_scales_alone():
-    model, weights, scales = laplace(2)
-    IwaeElbo(model, K=3)(draw(weights, scales, 4)).backward()
-    assert (model.prior.scale.grad != 0).all()
-    assert "prior.loc" in model.state_dict()
-    assert not any(isinstance(p, nn.Parameter) and name.endswith("loc") for name, p in model.prior.named_parameters())
-    fixed = LearnedPrior(LaplacePosterior(min_scale=0), 3, learn=False)
-    assert fixed().mean.tolist() == [0, 0, 0]
-    assert fixed().stddev.tolist() == pytest.approx([math.sqrt(2)] * 3)
-    assert not any(p.requires_grad for p in fixed.parameters())
-
-
-@pytest.mark.parametrize("objective", [IwaeElbo, StlElbo, DregIwaeElbo])
-@pytest.mark.parametrize("looser", [False, True])
-@pytest.mark.parametrize("absent", [False, True])
-def test_parts_have_the_gradient_of_the_whole(monkeypatch, objective, looser, absent):
-    """A backward pass for each part of the examples; the same noise, whatever the parts."""
-    model, weights, scales = laplace(3)
-    inputs = draw(weights, scales, 7)
-    if absent:
-        inputs["a"][[1, 5]] = inputs["b"][:3] = torch.nan
-    objective = objective(model, K=4, looser=looser)
-    results = []
-    for at_once, n in ((10**6, 7), (3 * 4 * 3, 7), (1, 7), (1, 14)):
-        monkeypatch.setitem(DECODED_AT_ONCE, "cpu", at_once)
-        monkeypatch.setattr(decoder, "FEW", 0)
-        torch.manual_seed(0)
-        model.zero_grad()
-        bound = objective.backward(inputs, beta=0.7, n=n)
-        results.append((bound, [p.grad * (n / 7) for p in model.parameters()]))
-    torch.manual_seed(0)
-    model.zero_grad()
-    loss, bound = objective.loss(inputs, beta=0.7)
-    loss.backward()
-    torch.manual_seed(0)
-    with torch.no_grad():
-        value = objective.bound(inputs, beta=0.7).value
-    torch.testing.assert_close(value, bound.value.detach())
-    for (value, terms), slopes in results:
-        torch.testing.assert_close(value, bound.value.detach())
-        torch.testing.assert_close(terms, {name: term.detach() for name, term in bound.terms.items()})
-        torch.testing.assert_close(slopes, [p.grad for p in model.parameters()])
 
 
 @pytest.mark.parametrize("looser", [False, True])
@@ -447,21 +225,12 @@ def test_parts_are_of_the_size_that_is_decoded_at_once(monkeypatch):
     assert seen == [1, 8, 8, 3, 3, 2], "all examples in batch norm's statistics"
 
 
-OBJECTIVES = {
-    "iwae": IwaeElbo,
-    "stl": StlElbo,
-    **{f"dreg-{gradient}": partial(DregIwaeElbo, gradient=gradient) for gradient in GRADIENTS},
-}
-
-
-@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
-@pytest.mark.parametrize("looser", [False, True])
+@pytest.mark.parametrize("objective", [IwaeElbo, DregIwaeElbo])
 @pytest.mark.parametrize("fusion", ["poe", "moe", "mmvae+"])
-@pytest.mark.parametrize("absent", [False, True])
-def test_samples_with_negligible_weights_are_decoded_without_gradients(monkeypatch, objective, looser, fusion, absent):
+def test_samples_with_negligible_weights_are_decoded_without_gradients(monkeypatch, objective, fusion):
     """Log-weights differ by hundreds of nats, so that few samples count; the gradient is still that of all."""
-    model, inputs = spread(fusion, absent)
-    objective = objective(model, K=6, looser=looser)
+    model, inputs = spread(fusion, absent=True)
+    objective = objective(model, K=6, looser=fusion == "mmvae+")
     with_gradients = count_decoded(monkeypatch)
     torch.manual_seed(0)
     loss, (value, terms) = objective.loss(inputs, beta=0.7)
@@ -514,30 +283,6 @@ def test_samples_that_count_are_decoded_in_multiples():
     assert 7 * 3 + 2 in weighted._counting_rows(gradient)
 
 
-def test_float32_gradients_of_images_are_those_of_all_samples(monkeypatch):
-    """MNIST-SVHN's networks with 10 samples of each encoder, whose log-weights differ by tens of nats or more."""
-    torch.manual_seed(0)
-    options = {"model": "mmvae", "n_latents": 20, "num_hidden_layers": 1, "prior_and_posterior": "laplace"}
-    options |= {"learn_prior": True, "n_private": None, "n_clusters": None, "llik_scaling": 0.0}
-    model = mnist_svhn.model.build(SimpleNamespace(**options))
-    inputs = {"mnist": torch.rand(4, 1, 28, 28), "svhn": torch.rand(4, 3, 32, 32)}
-    objective = DregIwaeElbo(model, K=10, looser=True, weights={"mnist": 40, "svhn": 10})  # so that they differ more
-    with_gradients = count_decoded(monkeypatch)
-    torch.manual_seed(0)
-    expected = torch.autograd.grad(objective.loss(inputs)[0], list(model.parameters()))
-    of_all = sum(with_gradients)
-    monkeypatch.setattr(weighted, "ROWS", 2)
-    for most in (-1, 1):
-        monkeypatch.setattr(weighted, "MAX_SHARE", most)
-        with_gradients.clear()
-        torch.manual_seed(0)
-        model.zero_grad()
-        objective.backward(inputs, beta=1.0, n=4)
-        for p, gradient in zip(model.parameters(), expected, strict=True):
-            assert (p.grad - gradient).norm() <= 1e-5 * gradient.norm()
-    assert sum(with_gradients) < 0.7 * of_all
-
-
 def spread(fusion, absent):
     """A model whose log-likelihoods count 3000 times, and nine of its examples."""
     if fusion == "mmvae+":
@@ -566,21 +311,6 @@ def count_decoded(monkeypatch):
     return with_gradients
 
 
-@pytest.mark.parametrize("present", [("a", "b", "c"), ("a", "c")])
-def test_the_reweighted_elbo_is_the_mixtures_in_expectation(present):
-    """Where the experts are near each other, so that their ratios have a variance."""
-    model, weights, scales = with_fusion("moe", 3)
-    inputs = {name: 0.1 * x.expand(200_000, -1) for name, x in draw(weights, scales, 1).items()}
-    inputs = {name: x if name in present else torch.full_like(x, torch.nan) for name, x in inputs.items()}
-    lambdas = {"a": 0.5, "c": 2.0}
-    with torch.no_grad():
-        mixture = MmvaeElbo(model, lambdas).bound(inputs, beta=0.7).value
-        reweighted = ReweightedElbo(model, lambdas).bound(inputs, beta=0.7).value
-    noise = math.hypot(standard_error(mixture), standard_error(reweighted))
-    assert reweighted.mean().item() == pytest.approx(mixture.mean().item(), abs=4 * noise)
-    assert noise < 0.1
-
-
 def test_the_reweighted_elbo_written_out():
     model, weights, scales = laplace(2)
     inputs = draw(weights, scales, 3)
@@ -603,64 +333,9 @@ def test_the_reweighted_elbo_written_out():
     torch.testing.assert_close(found, [p.grad for p in model.parameters()])
 
 
-def test_a_product_has_no_reweighted_elbo():
-    model, *_ = linear_gaussian(2)
-    with pytest.raises(InputError, match="ReweightedElbo needs a mixture as posterior"):
-        ReweightedElbo(model)
-
-
-@pytest.mark.parametrize("objective", [IwaeElbo, StlElbo, DregIwaeElbo, MmvaeElbo, ReweightedElbo])
-def test_what_has_nothing_counts_nothing(objective):
-    """log p of no modality is 0, whatever the prior has learned."""
-    model, weights, scales = laplace(2)
-    with torch.no_grad():
-        model.prior.scale += torch.tensor([1.0, -1.0])
-    inputs = draw(weights, scales, 3)
-    inputs["a"][1] = inputs["b"][1] = torch.nan
-    variants = [objective(model)]
-    if issubclass(objective, IwaeElbo):
-        variants = [objective(model, K=3, looser=looser) for looser in (False, True)]
-    for variant in variants:
-        loss, bound = variant.loss(inputs, beta=0.7)
-        assert bound.value[1] == 0 and all(term[1] == 0 for term in bound.terms.values())
-        assert (bound.value[[0, 2]] != 0).all() and loss.isfinite()
-        nothing = {name: torch.full_like(x, torch.nan) for name, x in inputs.items()}
-        model.zero_grad()
-        variant.loss(nothing)[0].backward()
-        assert all(p.grad is None or (p.grad == 0).all() for p in model.parameters())
-
-
 def test_frozen_encoders_leave_the_decoders_to_learn():
     model, weights, scales = laplace(2)
     inputs = draw(weights, scales, 3)
     model.encoder.requires_grad_(False)
     DregIwaeElbo(model, K=3).backward(inputs, beta=1.0, n=3)
     assert all((p.grad != 0).any() for p in model.decoder.parameters())
-
-
-def test_other_gradients_are_refused():
-    with pytest.raises(InputError, match="DReG's gradient must be one of exact, stop-all, published .got 'stop_all'"):
-        DregIwaeElbo(laplace(1)[0], gradient="stop_all")
-
-
-@pytest.mark.parametrize("k", [1, 3])
-def test_decoding_a_few_examples_at_a_time_changes_nothing(monkeypatch, k):
-    config = {"model": "mmvae", "n_latents": 5, "num_hidden_layers": 1, "prior_and_posterior": "laplace"}
-    config |= {"llik_scaling": 0.0, "learn_prior": True, "n_private": None, "n_clusters": None}
-    model = mnist_svhn.model.build(SimpleNamespace(**config)).double()
-    x = {"mnist": torch.rand(7, 1, 28, 28).double(), "svhn": torch.rand(7, 3, 32, 32).double()}
-    mask = torch.rand(7, 2) < 0.7
-    mask[:2] = True
-    decode, sizes, found = type(model).decode, [], []
-    monkeypatch.setattr(
-        type(model), "decode", lambda self, z, *rest: sizes.append(z.shape[-2]) or decode(self, z, *rest)
-    )
-    monkeypatch.setattr(decoder, "FEW", 0)
-    for at_once in (1000, 2 * 2 * k):  # all, and two examples with their samples of two components
-        monkeypatch.setitem(DECODED_AT_ONCE, "cpu", at_once)
-        for batch in (Batch(x), Batch(x, mask)):
-            torch.manual_seed(0)
-            bound = IwaeElbo(model, k).bound(batch).value
-            found.append([bound, *torch.autograd.grad(bound.sum(), tuple(model.parameters()), allow_unused=True)])
-    torch.testing.assert_close(found[:2], found[2:])
-    assert 7 in sizes and 2 in sizes
