@@ -1,3 +1,4 @@
+import importlib
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ os.environ["OMP_NUM_THREADS"] = os.environ.get("TEST_THREADS", "1")
 
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
 import celeba.data
@@ -22,6 +24,7 @@ from tests.reference import fill
 pytest.register_assert_rewrite("tests.helpers")
 
 from tests.helpers.celeba_files import write_celeba  # noqa: E402 (after its asserts are to be rewritten)
+from tests.helpers.scripts import run_script  # noqa: E402
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs that a shell runs in the background ignore it
@@ -85,6 +88,25 @@ def _sketches():
         patch.setattr(plots, "save", save)
         patch.setattr(training_curves, "loss_curves", lambda path, metrics: path.write_bytes(b""))
         yield
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, worker_id):
+    """folder -> a run of its demo, trained once for all processes of the tests. Copy it before you write into it."""
+    root = tmp_path_factory.getbasetemp()
+    root = (root if worker_id == "master" else root.parent) / "trained"
+    root.mkdir(exist_ok=True)
+
+    def run_of(folder):
+        with FileLock(root / f"{folder}.lock"):
+            if not (root / folder).exists():
+                script = importlib.import_module(f"{folder}.train")
+                part, options = root / f"{folder}.part", "--demo --epochs 1 --limit 40 --batch-size 20".split()
+                run_script(script, [*options, "--save-dir", str(part)])
+                part.rename(root / folder)
+        return root / folder
+
+    return run_of
 
 
 @pytest.fixture

@@ -1,0 +1,83 @@
+"""What scripts refuse: a table for each folder, FOLDER.txt, has commands and the one line in which each of them ends.
+
+    $ sample.py run --demo --condition-on-text 12
+    error: --condition-on-text: a class is a number from 0 to 9, not '12'
+
+A command runs beside `run`, a trained model of the folder (those of other folders are `run_FOLDER`), and the files of
+`FILES`. It has to exit with 2, print nothing else and change no file. A line "# ..." is a comment.
+`GOLDEN=write python -m pytest tests/refusals` writes the lines anew; then read `git diff tests/refusals`.
+"""
+
+import importlib
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from common.progress import print_once
+from tests.golden import WRITES
+from tests.helpers.scripts import run_script
+
+TABLES = sorted(Path(__file__).parent.glob("*.txt"))
+
+
+def files():
+    """What commands are given beside the trained models."""
+    Path("empty").mkdir()
+    Path("text.txt").write_text("no picture")
+    Image.new("L", (28, 28), "white").save("blank.png")
+
+
+@pytest.mark.parametrize("table", TABLES, ids=[path.stem for path in TABLES])
+def test_what_scripts_refuse(table, trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    files()
+    text, found, wrong = table.read_text(), [], []
+    for other in {*re.findall(r"\brun_(\w+)", text), *([table.stem] if re.search(r"\brun\b", text) else [])}:
+        shutil.copytree(trained(other), "run" if other == table.stem else f"run_{other}")
+    before = snapshot()
+    for line in text.splitlines():
+        if line.startswith(("#", "$")):
+            found.append(line)
+        if not line.startswith("$"):
+            continue
+        script, *args = shlex.split(line[2:])
+        ending = outcome(importlib.import_module(module_of(table.stem, script)), script, args, monkeypatch, capsys)
+        found.append(ending)
+        if not re.fullmatch(r"2: (error|.*\.py): [^\n]+", ending):
+            wrong.append(f"{line}\nends in {ending}")
+        if snapshot() != before:
+            wrong.append(f"{line}\nchanges {sorted({*snapshot()} ^ {*before})[:3]}")
+    found = "\n".join(line.removeprefix("2: ") for line in found) + "\n"
+    assert not wrong, "\n".join(wrong)
+    if WRITES:
+        table.write_text(found)
+    assert table.read_text() == found
+
+
+def module_of(folder, script):
+    name = script.removesuffix(".py").replace("/", ".")
+    return name if folder == "root" else f"{folder}.{name}"
+
+
+def outcome(module, script, args, monkeypatch, capsys):
+    """The exit status and what a command prints; without an exit "none"."""
+    monkeypatch.setattr(sys, "argv", [script, *args])
+    print_once.cache_clear()
+    capsys.readouterr()
+    try:
+        run_script(module, args)
+        status = "none"
+    except SystemExit as end:
+        status = end.code
+    printed = capsys.readouterr()
+    return f"{status}: {printed.out}{printed.err}".removesuffix("\n")
+
+
+def snapshot():
+    """What lies in the working directory: {path: (size, time of the last change)}."""
+    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in Path().rglob("*") if path.is_file()}
