@@ -101,7 +101,10 @@ def trained(tmp_path_factory, worker_id):
         with FileLock(root / f"{folder}.lock"):
             if not (root / folder).exists():
                 script = importlib.import_module(f"{folder}.train")
-                part, options = root / f"{folder}.part", "--demo --epochs 1 --limit 40 --batch-size 20".split()
+                part, options = (
+                    root / f"{folder}.part",
+                    ["--demo", "--epochs", "1", "--limit", "40", "--batch-size", "20"],
+                )
                 run_script(script, [*options, "--save-dir", str(part)])
                 part.rename(root / folder)
         return root / folder
