@@ -68,16 +68,6 @@ def accuracy(name, epochs, paired=1.0, seed=0):
     return (inferred == held_out.modalities["text"]).double().mean().item()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "epochs"), [("mvae", 5), ("mvae-q", 5), ("jmvae", 3), ("jnf", 4), ("bivcca", 2), ("mopoe", 2)]
-)
-def test_models_learn_to_infer_the_label_from_the_image(monkeypatch, name, epochs):
-    """Guessing gives 0.1, with a standard error of 0.013; seeds 0 to 5 gave 0.59 and more."""
-    monkeypatch.setattr(mnist.model, "WIDTH", 128)
-    assert accuracy(name, epochs) > 0.4
-
-
 def test_mvae_learns_from_few_pairs(monkeypatch):
     """100 pairs, and 900 images and 900 labels alone; seeds 0 to 5 gave 0.40 and more."""
     monkeypatch.setattr(mnist.model, "WIDTH", 128)

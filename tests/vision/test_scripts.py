@@ -1,7 +1,6 @@
 """The scripts of vision, on drawn faces and on files of CelebA's layout."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -87,14 +86,6 @@ def test_views_are_read_from_what_setup_made(photographs, tmp_path):
     assert ((x["image"] * weights).sum(dim=1, keepdim=True) - x["gray"]).abs().mean() < 0.02
     whole = vision.data.load("test", data_config(photographs, cache_dir=tmp_path))
     assert whole.mask is None and whole.take(slice(1))[:].modalities["watermark"].shape == (1, 3, 64, 64)
-
-
-def test_photographs_may_lie_where_mvaes_readme_has_them(photographs, tmp_path):
-    expected = vision.data.load("test", data_config(photographs, cache_dir=tmp_path / "cache"))[:].modalities
-    folder = shutil.copytree(photographs, tmp_path / "data")
-    (folder / "img_align_celeba").rename(folder / "images")
-    views = vision.data.load("test", data_config(folder))[:].modalities
-    assert all(views[name].equal(expected[name]) for name in vision.sample.VIEWS)
 
 
 def test_gray_is_what_pil_makes():
