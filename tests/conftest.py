@@ -95,10 +95,10 @@ def _sketches():
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory, worker_id):
+def trained(tmp_path_factory):
     """folder -> a run of its demo, trained once for all processes of the tests. Copy it before you write into it."""
     root = tmp_path_factory.getbasetemp()
-    root = (root if worker_id == "master" else root.parent) / "trained"
+    root = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "trained"
     root.mkdir(exist_ok=True)
 
     def run_of(folder):

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -104,14 +103,6 @@ def test_images_are_decoded_once(tmp_path, monkeypatch):
     assert np.load(tmp_path / "cache" / "celeba_64.npy")[9:].any(), "nothing that a caller does reaches the file"
 
 
-def test_threads_decode_each_image_into_its_place(tmp_path):
-    folder = write_celeba(tmp_path, n=200) / "img_align_celeba"
-    names = sorted(path.name for path in folder.iterdir())
-    images = image_caches.load(folder, names, tmp_path / "it.npy", Kind())
-    for i in (0, 63, 64, 199):
-        assert np.array_equal(images[i].numpy(), image_caches.decode(folder / names[i], Kind()))
-
-
 def test_a_broken_build_begins_anew(tmp_path):
     write_celeba(tmp_path)
     seventh = tmp_path / "img_align_celeba" / "000007.jpg"
@@ -140,35 +131,6 @@ def test_masks_can_be_kept_inverted(tmp_path):
         ]
 
 
-def truncate(folder):
-    path = folder / "celeba_64.npy"
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def rename(folder):
-    for name in ("list_attr_celeba.txt", "list_eval_partition.txt"):
-        path = folder / name
-        path.write_text(path.read_text().replace("000012.jpg", "000013.jpg"))
-    (folder / "img_align_celeba" / "000012.jpg").rename(folder / "img_align_celeba" / "000013.jpg")
-
-
-@pytest.mark.parametrize(
-    ("harm", "message"),
-    [
-        (truncate, r"celeba_64.npy is damaged or not an array .*: delete celeba_64.npy and celeba_64.json"),
-        (rename, "celeba_64.npy holds other images than .*img_align_celeba: delete"),
-        (lambda folder: (folder / "celeba_64.json").write_text("[]"), "celeba_64.json is damaged, .*: delete"),
-        (lambda folder: (folder / "celeba_64.json").write_text("{"), "celeba_64.json is damaged, .*: delete"),
-        (lambda folder: (folder / "celeba_64.json").write_text("{}"), "celeba_64.npy holds other images"),
-    ],
-)
-def test_caches_that_do_not_fit_are_refused(tmp_path, harm, message):
-    load("train", data_config(write_celeba(tmp_path)))
-    harm(tmp_path)
-    with pytest.raises(InputError, match=message):
-        load("train", data_config(tmp_path))
-
-
 def change(name, *replacements):
     def harm(folder):
         text = (folder / name).read_text()
@@ -193,38 +155,22 @@ ATTRS, PARTITION = "list_attr_celeba.txt", "list_eval_partition.txt"
             "list_eval_partition.txt does not give a split, 0, 1 or 2, in line 3",
         ),
         (
-            change(PARTITION, ("000003.jpg 0", "000003.jpg")),
-            "list_eval_partition.txt does not give a split, 0, 1 or 2, in line 3",
-        ),
-        (
             change(PARTITION, ("000003.jpg", "000099.jpg")),
             r"disagree \('000003.jpg' in place of 000099.jpg",
         ),
-        *(
-            (change(PARTITION, ("000003.jpg", name)), f"names '{shown}', which is not a file in .*img_align_celeba")
-            for name, shown in (("../../x.jpg", "../../x.jpg"), ("/etc/x.jpg", "/etc/x.jpg"), ("a\1.jpg", "a.*.jpg"))
-        ),
+        (change(PARTITION, ("000003.jpg", "../../x.jpg")), "names '../../x.jpg', which is not a file in .*img_align"),
+        (change(PARTITION, ("000003.jpg", "/etc/x.jpg")), "names '/etc/x.jpg', which is not a file in .*img_align"),
         (
             change(PARTITION, ("000012.jpg 2\n", "")),
             r"disagree \('12' images by its first line, 12 listed, 11 in the other\)",
         ),
         (change(ATTRS, ("12\n", "13\n")), r"disagree \('13' images by its first line, 12 listed, 12 in the other\)"),
         (change(ATTRS, ("Smiling ", "")), "lacks the attributes Smiling in its second line"),
-        (change(ATTRS, ("Young", "Young Old")), "has lines of other values than -1 and 1"),
         (change(ATTRS, ("000003.jpg ", "000003.jpg 7")), "has lines of other values than -1 and 1"),
-        (change(ATTRS, ("000003.jpg ", "000003.jpg 30")), "has lines of other values than -1 and 1"),
         (change(ATTRS, ("000003.jpg ", "000003.jpg x")), "has lines of other values than -1 and 1"),
-        (lambda folder: (folder / ATTRS).write_text(""), "lacks the attributes Bald, Bangs"),
         (
-            lambda folder: (folder / ATTRS).write_bytes(b"\xff\xfe"),
-            "list_attr_celeba.txt is damaged or not a text in UTF-8",
-        ),
-        *(
-            (
-                lambda folder, name=name: (folder / name).write_text((folder / name).read_text(), "utf-16"),
-                f"{name} holds NUL characters, as texts in UTF-16 do: save it in UTF-8",
-            )
-            for name in (ATTRS, PARTITION)
+            lambda folder: (folder / ATTRS).write_text((folder / ATTRS).read_text(), "utf-16"),
+            "list_attr_celeba.txt holds NUL characters, as texts in UTF-16 do: save it in UTF-8",
         ),
         (
             lambda folder: (folder / "img_align_celeba").rename(folder / "x"),
@@ -274,15 +220,6 @@ def test_attributes_are_asked_for_by_name():
     row = torch.zeros(2, 18)
     row[0, ATTRIBUTES.index("Male")] = row[0, ATTRIBUTES.index("Bald")] = 0.9
     assert attribute_names(row) == ["Bald Male", ""]
-    for wanted, message in (
-        (["Smilling"], "'Smilling' is not an attribute: did you mean Smiling"),
-        (["~Wearing_Hats"], "'~Wearing_Hats' is not an attribute: did you mean Wearing_Hat"),
-        (["~~Male"], "'~~Male' is not an attribute"),
-        (["xyz"], "'xyz' is not an attribute: there are Bald, Bangs"),
-        (["Male", "~Male"], "Male is asked for and excluded at once"),
-    ):
-        with pytest.raises(InputError, match=message):
-            parse(wanted)
 
 
 @pytest.fixture
@@ -314,53 +251,6 @@ def test_what_is_missing_is_fetched_and_unpacked(host, tmp_path):
     assert len(host.requests) == 3, "nothing is fetched twice"
 
 
-def test_a_quota_page_is_not_taken_for_an_archive(host, tmp_path):
-    host.content["/?id=2"] = b"<!DOCTYPE html><html>Too many users have viewed or downloaded this file recently"
-    host.types["/?id=2"] = "text/html; charset=utf-8"
-    with pytest.raises(InputError, match=r"img_align_celeba.zip could not be downloaded .* a web page came .*by hand"):
-        load("train", data_config(tmp_path / "new", download=True))
-    assert not list((tmp_path / "new").glob("*.zip"))
-
-
-def test_an_archive_put_there_by_hand_is_unpacked(host, tmp_path):
-    (tmp_path / "new").mkdir()
-    (tmp_path / "new" / "img_align_celeba.zip").write_bytes(host.content.pop("/?id=2"))
-    assert len(load("train", data_config(tmp_path / "new", download=True))) == 6
-
-
-def test_a_damaged_archive_is_named(host, tmp_path):
-    (tmp_path / "new").mkdir()
-    (tmp_path / "new" / "img_align_celeba.zip").write_bytes(b"PK no zip")
-    with pytest.raises(InputError, match=r"img_align_celeba.zip is damaged .*delete it"):
-        load("train", data_config(tmp_path / "new", download=True))
-
-
-def test_an_archive_damaged_inside_is_named_and_leaves_no_half_a_folder(host, tmp_path):
-    (tmp_path / "new").mkdir()
-    content = bytearray(host.content["/?id=2"])
-    content[2000:2040] = bytes(40)
-    (tmp_path / "new" / "img_align_celeba.zip").write_bytes(content)
-    with pytest.raises(InputError, match=r"img_align_celeba.zip is damaged .*delete it"):
-        load("train", data_config(tmp_path / "new", download=True))
-    (tmp_path / "new" / "img_align_celeba.zip").unlink()
-    assert len(load("train", data_config(tmp_path / "new", download=True))) == 6
-    assert not list((tmp_path / "new").glob("*.part"))
-
-
-def test_the_cache_says_what_it_holds(tmp_path):
-    load("train", data_config(write_celeba(tmp_path)))
-    about = json.loads((tmp_path / "celeba_64.json").read_text())
-    expected = {
-        "mode": "RGB",
-        "size": 64,
-        "inverted": False,
-        "squashed": False,
-        "n": 12,
-        "files": "",
-    }
-    assert about | {"files": ""} == expected
-
-
 def test_who_comes_while_another_builds_waits_for_it(tmp_path, monkeypatch):
     """Two that start together: one decodes, the other takes what it made."""
     write_celeba(tmp_path)
@@ -376,16 +266,6 @@ def test_who_comes_while_another_builds_waits_for_it(tmp_path, monkeypatch):
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(lambda _: load("train", data_config(tmp_path)).modalities["image"], range(2))
     assert len(seen) == 12 and first.equal(second)
-
-
-def test_photographs_lie_as_their_camera_says(tmp_path):
-    upright = np.zeros((64, 64, 3), dtype=np.uint8)
-    upright[:20] = 255
-    turned = Image.fromarray(upright).rotate(90)
-    exif = turned.getexif()
-    exif[0x0112] = 6  # turned by a quarter
-    turned.save(tmp_path / "a.jpg", exif=exif, quality=95)
-    assert np.abs(image_caches.decode(tmp_path / "a.jpg", Kind()).transpose(1, 2, 0).astype(int) - upright).mean() < 3
 
 
 def test_a_cache_dir_that_cannot_be_is_named(tmp_path):

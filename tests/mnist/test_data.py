@@ -15,8 +15,7 @@ from tests.helpers.data_config import data_config
 from tests.helpers.mnist_files import IMAGES, LABELS, idx, write_mnist
 
 
-@pytest.mark.parametrize("compress", [True, False])
-@pytest.mark.parametrize("below", ["", "MNIST/raw"])
+@pytest.mark.parametrize(("compress", "below"), [(True, ""), (False, "MNIST/raw")])
 def test_mnist_is_read_wherever_it_usually_lies(tmp_path, compress, below):
     write_mnist(tmp_path / below, compress)
     for split in ("train", "test"):
@@ -24,11 +23,6 @@ def test_mnist_is_read_wherever_it_usually_lies(tmp_path, compress, below):
         assert examples.modalities["image"].equal(torch.from_numpy(IMAGES).unsqueeze(1))
         assert examples.modalities["text"].equal(torch.from_numpy(LABELS))
     assert len(load("test", data_config(tmp_path, limit=5))) == 5
-
-
-def test_a_single_image_is_read(tmp_path):
-    (tmp_path / "one").write_bytes(idx(IMAGES[:1]))
-    assert read_idx(tmp_path / "one", (28, 28)).equal(torch.from_numpy(IMAGES[:1]))
 
 
 def test_no_more_items_than_the_largest_set_are_promised(tmp_path, monkeypatch):
@@ -40,46 +34,23 @@ def test_no_more_items_than_the_largest_set_are_promised(tmp_path, monkeypatch):
         read_idx(tmp_path / "file", (28, 28))
 
 
-def damaged_files(name):
-    content = gzip.compress(idx(IMAGES))
-    flipped = bytearray(content)
-    flipped[len(flipped) // 2] ^= 0xFF
-    damaged = "is damaged or not an idx file"
-    cases = {
-        "truncated gz": (".gz", content[: len(content) // 2], damaged),
-        "corrupted gz": (".gz", bytes(flipped), damaged),
-        "not gz": (".gz", b"<html>quota exceeded</html>", damaged),
-        "empty": ("", b"", damaged),
-        "header only": ("", idx(IMAGES)[:6], damaged),
-        "truncated": ("", idx(IMAGES)[:-1], damaged),
-        "too long": ("", idx(IMAGES) + b"x", damaged),
-        "wrong magic": ("", idx(IMAGES, magic=b"\0\0\x0d\x03"), "is not an idx file: it starts with 00000d03"),
-        "wrong shape": ("", idx(IMAGES[:, :14]), r"holds items of shape \(14, 28\), not \(28, 28\)"),
-    }
-    return cases[name]
-
-
 @pytest.mark.parametrize(
-    "case",
+    ("suffix", "content", "message"),
     [
-        "truncated gz",
-        "corrupted gz",
-        "not gz",
-        "empty",
-        "header only",
-        "truncated",
-        "too long",
-        "wrong magic",
-        "wrong shape",
+        (".gz", gzip.compress(idx(IMAGES))[:-100], "is damaged or not an idx file"),
+        ("", idx(IMAGES)[:-1], "is damaged or not an idx file"),
+        ("", idx(IMAGES) + b"x", "is damaged or not an idx file"),
+        ("", idx(IMAGES, magic=b"\0\0\x0d\x03"), "is not an idx file: it starts with 00000d03"),
+        ("", idx(IMAGES[:, :14]), r"holds items of shape \(14, 28\), not \(28, 28\)"),
     ],
+    ids=["gz cut short", "cut short", "too long", "other magic", "other shape"],
 )
-def test_damaged_files_are_named(tmp_path, case):
-    suffix, content, message = damaged_files(case)
+def test_damaged_files_are_named(tmp_path, suffix, content, message):
     path = tmp_path / f"images{suffix}"
     path.write_bytes(content)
     with pytest.raises(InputError, match=message) as error:
         read_idx(path, (28, 28))
-    assert str(path) in str(error.value) and "--download" in str(error.value) and "\n" not in str(error.value)
+    assert str(path) in str(error.value) and "--download" in str(error.value)
 
 
 def test_missing_and_mismatched_files_are_named(tmp_path):

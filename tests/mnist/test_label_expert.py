@@ -1,6 +1,5 @@
 """The label's expert, refitted: on the linear model whose answer is known, and the script on the demo."""
 
-import json
 import math
 
 import pytest
@@ -9,12 +8,11 @@ from torch import nn
 from torch.distributions import Normal
 
 from common.checkpoints import load_model
-from common.errors import InputError
 from common.likelihoods import FunctionLikelihood, GroupedLikelihood
 from common.models import MVAE
-from mnist import analyse, label_expert, train
-from reports import classifiers
-from tests.helpers.demo_runs import TINY
+from mnist import analyse, label_expert
+from mnist.data import MNIST
+from reports.metrics import Judge
 from tests.helpers.scripts import call
 
 
@@ -82,41 +80,16 @@ def test_variance_is_that_within_labels():
     assert label_expert.within_labels(images, labels) == pytest.approx(2 / 4)
 
 
-@pytest.mark.usefixtures("finely")
-def test_the_script_compares_and_saves(tmp_path, monkeypatch, capsys):
-    call(train, "--demo", *TINY, "--save-dir", tmp_path)
-    monkeypatch.setattr(analyse, "STEPS", 2)
-    monkeypatch.setattr(classifiers, "MAX_EPOCHS", 1)
-    args = ("--demo", "--weights", 2, "--steps", 3, "--json", tmp_path / "out.json", "--data-dir", tmp_path)
-    found = call(label_expert, tmp_path, *args)
-    call(label_expert, tmp_path, *args, "--out-dir", tmp_path / "new" / "folder")
-    written = {path.name for path in (tmp_path / "new" / "folder").iterdir()}
-    assert written == {"label_expert.png", "label_expert_2.pth.tar"}
+def test_the_script_refits_the_label_encoder_alone(trained, tmp_path, monkeypatch):
+    """Its judge sees a 1 in each picture, so that the test labels that are 1 are recognised."""
+    run, ones = trained("mnist"), Judge(("image",), lambda values: torch.ones(len(values["image"]), 1).long())
+    monkeypatch.setattr(analyse, "judge", lambda *_: ones)
+    options = ("--demo", "--limit", 100, "--weights", 2, "--steps", 3)
+    found = call(label_expert, run, *options, "--out-dir", tmp_path)
     refitted = ["q(z|label), refitted, W = 2", "q(z|label), free parameters, W = 1"]
     assert list(found) == ["q(z|label), as trained", *refitted, "aggregate posterior"]
-    for figures in found.values():
-        assert 0 <= figures["recognised"] <= 1 and figures["log p(label|z)"] < 0 < figures["variance"] < math.inf
-    assert json.loads((tmp_path / "out.json").read_text())["ways"] == found
-    assert (tmp_path / "samples" / "label_expert.png").stat().st_size > 1000
-    old, new = (load_model(tmp_path / name).state_dict() for name in ("model_best.pth.tar", "label_expert_2.pth.tar"))
+    labels = MNIST.load("test", label_expert.Config(run, demo=True, limit=100)).modalities["text"]
+    assert {x["recognised"] for x in found.values()} == {(labels == 1).double().mean().item()}
+    assert all(x["log p(label|z)"] < 0 < x["variance"] < math.inf for x in found.values())
+    old, new = (load_model(path).state_dict() for path in (run, tmp_path / "label_expert_2.pth.tar"))
     assert {name.split(".")[:2] == ["encoder", "text"] for name in old if not old[name].equal(new[name])} == {True}
-    printed = capsys.readouterr().out
-    assert r"log p(label\|z), nats" in printed and "mnist, demo data, " in printed
-
-
-@pytest.mark.parametrize(
-    ("model", "args", "message"),
-    [
-        (
-            "vae",
-            (),
-            "densities in closed form: give one that does, such as mvae or bivcca",
-        ),
-        ("mvae", ("--weights", 0), "--weights must be positive numbers, not 0"),
-        ("mvae", ("--steps", 0), "--steps must be positive, not 0"),
-    ],
-)
-def test_what_has_no_label_expert_is_refused(tmp_path, model, args, message):
-    call(train, "--demo", *TINY, "--model", model, "--save-dir", tmp_path)
-    with pytest.raises(InputError, match=message):
-        call(label_expert, tmp_path, "--demo", *args)

@@ -79,5 +79,6 @@ def outcome(module, script, args, monkeypatch, capsys):
 
 
 def snapshot():
-    """What lies in the working directory: {path: (size, time of the last change)}."""
-    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in Path().rglob("*") if path.is_file()}
+    """What lies in the working directory, but for empty locks: {path: (size, time of the last change)}."""
+    paths = [path for path in Path().rglob("*") if path.is_file() and path.name != ".lock"]
+    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in paths}

@@ -1,8 +1,6 @@
 """vision/setup.py, which makes gray, edge and mask images of faces, and vision/transforms.py."""
 
-import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.helpers.scripts import ROOT, run_script
+from tests.helpers.scripts import run_script
 from vision import masks, setup
 from vision.transforms import obscure, picture, watermark
 
@@ -112,36 +110,11 @@ def test_views_lie_as_their_photographs_do_and_are_as_new(faces, tmp_path, capsy
     assert {path.name for path in (tmp_path / "nested").iterdir()} == {*noise(6), "about.json", ".lock"}
 
 
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (["grayscale", "nowhere", "new"], "nowhere is not a folder"),
-        (["grayscale", "empty", "new"], "empty holds no images (.jpg, .jpeg, .png)"),
-        (["grayscale", "src", "src"], "src holds the images themselves: give another DST"),
-        (["grayscale", "src", "empty/../src"], "src holds the images themselves: give another DST"),
-        (["grayscale", "src", "others"], "others holds images of something else: choose another DST"),
-        (["grayscale", "src", "src/000.jpg"], "File exists"),
-        (["grayscale", "src", "new", "--jobs", "0"], "--jobs must be positive, not 0"),
-        (["edge", "src", "new", "--sigma", "0"], "--sigma must lie between 0 and 100, it is 0.0"),
-        (["edge", "src", "new", "--sigma", "nan"], "--sigma must lie between 0 and 100, it is nan"),
-    ],
-)
-def test_impossible_requests(faces, tmp_path, monkeypatch, capsys, args, message):
-    monkeypatch.chdir(tmp_path)
-    Path("empty").mkdir()
-    Path("others").mkdir()
-    Image.new("L", (3, 3)).save("others/000.png")
-    before = state(faces)
-    assert message in refused(capsys, *args)
-    assert state(faces) == before and not Path("new").exists()
-
-
 def test_unreadable_images_are_named_and_those_before_kept(faces, tmp_path, capsys):
     content = (faces / "004.jpg").read_bytes()
-    for damaged in (content[: len(content) // 2], b"", b"no image"):
-        (faces / "004.jpg").write_bytes(damaged)
-        error = refused(capsys, "grayscale", faces, tmp_path / "gray")
-        assert f"{faces / '004.jpg'} is damaged or not an image" in error
+    (faces / "004.jpg").write_bytes(content[: len(content) // 2])
+    error = refused(capsys, "grayscale", faces, tmp_path / "gray")
+    assert f"{faces / '004.jpg'} is damaged or not an image" in error
     made = {path.name for path in (tmp_path / "gray").iterdir()}
     assert made >= {*list(noise(4)), "about.json", ".lock"} and "004.jpg" not in made
 
@@ -155,30 +128,6 @@ def test_options_do_not_mix(faces, tmp_path, capsys):
     assert state(tmp_path / "edge") == before
     (tmp_path / "edge" / "about.json").write_bytes(b"\xff\n")
     assert "delete it" in refused(capsys, "edge", faces, tmp_path / "edge")
-
-
-@pytest.mark.slow
-def test_several_processes_stop_at_a_damaged_image_in_one_line(tmp_path):
-    """By the command, so that the processes find what the script itself defines."""
-    src = tmp_path / "src"
-    src.mkdir()
-    names = [f"{i:03d}.png" for i in range(60)]
-    for i, name in enumerate(names):
-        Image.new("RGB", (8, 8), (i, 2 * i, i)).save(src / name)
-    damaged = src / names[35]
-    whole = damaged.read_bytes()
-    damaged.write_bytes(whole[:40])
-    command = [sys.executable, "setup.py", "grayscale", str(src), str(tmp_path / "gray"), "--jobs", "2"]
-    result = subprocess.run(command, cwd=ROOT / "vision", capture_output=True, text=True)
-    assert result.returncode == 2
-    *progress, error = result.stderr.strip().splitlines()
-    assert error.startswith(f"error: {damaged} is damaged or not an image")
-    assert all("images/s" in line for line in progress if line), "a slow machine prints progress"
-    assert damaged.name not in {path.name for path in (tmp_path / "gray").iterdir()}
-    damaged.write_bytes(whole)
-    result = subprocess.run(command, cwd=ROOT / "vision", capture_output=True, text=True)
-    assert result.returncode == 0, "the same command continues it"
-    assert {path.name for path in (tmp_path / "gray").glob("*.png")} == set(names)
 
 
 def test_edges_are_bright_and_lie_where_the_picture_changes(tmp_path):
@@ -274,24 +223,6 @@ def test_what_is_not_installed_is_said(faces, tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "new").exists()
 
 
-def test_predictors_that_are_none(faces, tmp_path, capsys):
-    (tmp_path / "text.dat").write_text("no predictor")
-    for name in ("text.dat", "nowhere.dat"):
-        error = refused(capsys, "mask", faces, tmp_path / "new", "--landmarks", tmp_path / name)
-        assert f"{tmp_path / name} is missing, or not a predictor of landmarks: give dlib's" in error
-    assert not (tmp_path / "new").exists()
-
-
-def test_dlib_finds_no_face_in_a_blank_image(tmp_path, capsys):
-    (tmp_path / "src").mkdir()
-    Image.new("RGB", (89, 109), "white").save(tmp_path / "src" / "000001.jpg")
-    run("mask", tmp_path / "src", tmp_path / "mask")
-    assert "no face found in 1 of 1 images" in capsys.readouterr().out
-    assert (tmp_path / "mask" / "no_face.txt").read_text() == "000001.jpg\n"
-    with Image.open(tmp_path / "mask" / "000001.jpg") as mask:
-        assert mask.size == (89, 109) and mask.getextrema() == (255, 255)
-
-
 class Box:
     """What stands for dlib's detector and predictor: the bright box of an image is its face, with a corner each 17."""
 
@@ -322,17 +253,15 @@ def test_landmarks_are_those_of_the_image_at_its_own_size(monkeypatch, scale):
     assert masks.find_landmarks(Image.fromarray(np.zeros_like(image)), None) is None
 
 
-@pytest.mark.parametrize("kind", ["float", "uint8"])
-def test_obscured_images_are_black_on_the_right(kind):
+def test_obscured_images_are_black_on_the_right():
     images = torch.randint(1, 256, (2, 3, 64, 64), dtype=torch.uint8)
-    images = images / 255 if kind == "float" else images
     before = images.clone()
     obscured = obscure(images)
     assert obscured.dtype == images.dtype and torch.equal(images, before)
     assert torch.equal(obscured[..., :32], images[..., :32]) and not obscured[..., 32:].any()
 
 
-@pytest.mark.parametrize("size", [16, 64, 100])
+@pytest.mark.parametrize("size", [64, 100])
 def test_watermarks_lie_over_the_image(size):
     images = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
     before = images.clone()
