@@ -163,8 +163,10 @@ def on_a_full_disk(work, first):
 
 
 def generating(kind, folder):
-    """A call that makes files in a folder from others, which are written at once."""
-    sources = folder / "sources"
+    """A call that makes files in a folder from others, which are written at the first call beside the folder."""
+    sources = folder.parent / "sources"
+    if kind in ("vision", "celeba") and not sources.exists():
+        write_celeba(sources)
     if kind == "multimnist":
         dots = np.zeros_like(IMAGES)
         dots[:, 10:18, 10:18] = 200  # random images would overlap in each place
@@ -175,9 +177,7 @@ def generating(kind, folder):
         write_mnist(folder / "made", compress=False, images=np.repeat(IMAGES, 4, 0), labels=np.repeat(LABELS, 4))
         return partial(call, make_idx, "--data-dir", folder / "made", "--svhn", "synthetic")
     if kind == "vision":
-        write_celeba(sources)
         return partial(setup.main, setup.Grayscale(sources / "img_align_celeba", folder / "made", jobs=1))
-    write_celeba(sources)
     options = ("--epochs", 1, "--annealing-epochs", 1, "--batch-size", 3, "--n-latents", 6, "--resume")
     places = ("--data-dir", sources, "--cache-dir", folder / "made", "--save-dir", folder / "run")
     return partial(call, import_module("celeba.train"), *options, *places)
