@@ -244,7 +244,8 @@ def log_prob_of_observed(name: str, p: Distribution, x: Tensor, observed: Tensor
         return p.log_prob(x)
     if isinstance(p, DensityOfOutput):
         # some functions have no density at 0, which would leave NaN in the gradient
-        x = torch.where(observed, x, ((x * observed).sum() / observed.sum()).to(x.dtype))
+        mean = (x * observed).sum() / observed.sum().clamp(min=1)
+        x = torch.where(observed, x, mean.to(x.dtype))
         log_p = p.log_density(p.output, x.expand_as(p.output))
     elif isinstance(p, Independent) and not p.base_dist.event_shape:
         log_p = p.base_dist.log_prob(x)

@@ -217,6 +217,15 @@ def test_values_without_a_density_at_zero_have_finite_gradients():
     assert output.grad.isfinite().all() and (output.grad[:, 1] == 0).all()
 
 
+def test_rows_without_any_value_have_no_gradient():
+    """A captured step decodes rows that lack a modality too."""
+    output = torch.randn(4, 3, requires_grad=True)
+    likelihood, nothing = FunctionLikelihood(lambda o, x: -(o - x).square()), torch.zeros(4, 3, dtype=torch.bool)
+    log_p = log_prob("a", likelihood(output), torch.zeros(4, 3), 1, nothing)
+    log_p.sum().backward()
+    assert (log_p == 0).all() and (output.grad == 0).all()
+
+
 def test_what_a_decoder_sees_beside_z_lacks_no_value():
     decoder = {"a|b": Beside(), "b": nn.Linear(2, 3)}
     likelihood = GroupedLikelihood(**{m: SphericalGaussianLikelihood(1.0) for m in "ab"})
