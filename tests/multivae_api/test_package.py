@@ -9,8 +9,8 @@ from torch.distributions import Laplace, Normal
 
 import common.data.torchvision_import  # noqa: F401 (before the package, whose import of torchvision fails otherwise)
 from common.models import MMVAE, MMVAEConfig
-from common.variational_posteriors import MixturePosterior
 from multivae_api import IncompleteDataset, ModelOutput, MultimodalBaseDataset
+from tests.helpers.experts import draw_one_by_one
 from tests.multivae_api import test_documentation
 from tests.multivae_api.test_mmvae import DIMS, pair
 
@@ -72,13 +72,7 @@ def test_encodings_predictions_and_what_is_decoded(family, cond_mod):
 @pytest.mark.parametrize("masks", [None, {"a": [True, True, False, True], "b": [True, False, True, True]}])
 def test_losses_and_gradients(family, masks, monkeypatch):
     """With the same samples. The package sums `loss` over the batch, where ours is the mean."""
-
-    def one_by_one(self, q, n):
-        experts = q.component_distribution.base_dist
-        experts = [FAMILIES[family](experts.loc[:, t], experts.scale[:, t]) for t in range(2)]
-        return torch.stack([expert.rsample((n,)) for expert in experts])
-
-    monkeypatch.setattr(MixturePosterior, "sample_components", one_by_one)
+    draw_one_by_one(monkeypatch, *[FAMILIES[family]] * 2)
     theirs, ours = both(
         prior_and_posterior_dist=family,
         loss="iwae_looser",

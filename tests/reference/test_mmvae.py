@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import torch
 from torch.distributions import Laplace
 
-from common.distributions import Mixture
 from common.objectives import DregIwaeElbo
 from mnist_svhn.model import build
 from reference import mmvae
+from tests.helpers.experts import draw_one_by_one
 from tests.helpers.mnist_files import write_mnist
 from tests.helpers.small_files import mat
 
@@ -24,14 +24,8 @@ OPTIONS = SimpleNamespace(
 )
 
 
-def one_by_one(q, n):
-    """Samples of each expert in turn, as the reference draws them."""
-    experts = q.components.factors
-    return torch.stack([Laplace(experts.loc[:, m], experts.scale[:, m]).rsample((n,)) for m in range(2)])
-
-
 def test_loss_and_gradients_are_those_of_our_objective(monkeypatch):
-    monkeypatch.setattr(Mixture, "sample_components", one_by_one)
+    draw_one_by_one(monkeypatch, Laplace, Laplace)
     ours, model = build(OPTIONS).double(), mmvae.MMVAE(mmvae.encoders(), mmvae.decoders()).double()
     torch.nn.init.normal_(ours.prior.scale)
     state = [x for name, x in ours.state_dict().items() if not name.startswith("prior.")]
