@@ -70,9 +70,9 @@ lint: setup-all
 docs: setup-all
 	$(BIN)/python -m mkdocs build --strict
 
-# tables of results/, and README.md's of them
+# tables of results/, and that of docs/results.md
 tables: setup-all
-	$(BIN)/python reproduce.py all --tables-only --results-dir results --readme README.md
+	$(BIN)/python reproduce.py all --tables-only --results-dir results --page docs/results.md
 
 bench: setup-all
 	$(BIN)/pip install --quiet --editable ".[bench]"

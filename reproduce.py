@@ -77,8 +77,8 @@ class Config:
     """folder for results and tables. None: results/ in the save-dir"""
     tables_only: bool = False
     """run nothing: make tables and report from the results so far"""
-    readme: Path | None = None
-    """write one table of all experiments into this file, between the markers that README.md has"""
+    page: Path | None = None
+    """write one table of all experiments into this file, between the markers that docs/results.md has"""
     cluster: Literal["local", "slurm"] = "local"
     """where the runs are. local: processes on this machine; slurm: Slurm jobs"""
     parameters: tuple[str, ...] = ()
@@ -91,7 +91,7 @@ class Config:
             require(0 <= seed < 2**32, f"--seeds must lie between 0 and 2^32 - 1, not {seed}")
         require_positive(self, "jobs", "budget")
         of_all = self.table == "all" and not self.demo
-        require(of_all or not self.readme, "--readme holds the results of all tables: give it with all, not --demo")
+        require(of_all or not self.page, "--page holds the results of all tables: give it with all, not --demo")
         require(not (self.demo and self.results_dir), "--demo writes results to the save-dir: leave out --results-dir")
         needed = {"timeout_min", "cpus_per_task"} - self.cluster_parameters().keys()
         missing = " ".join(f"{name}=N" for name in sorted(needed))
@@ -139,8 +139,8 @@ def main(config: Config) -> list[Path]:
     chosen = config.plans()
     runs_dir = config.save_dir.resolve() / ("demo" if config.demo else ".")
     results_dir = config.results_dir or runs_dir / "results"
-    if config.readme:
-        tables.put_in(config.readme, [])  # refuses a file without markers before anything runs
+    if config.page:
+        tables.put_in(config.page, [])  # refuses a file without markers before anything runs
     for folder in (runs_dir,) if config.tables_only else (runs_dir, results_dir):
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -161,8 +161,8 @@ def main(config: Config) -> list[Path]:
             for chart, (svg, _) in charts.by_size([x for x in results if x.table == name]).items():
                 files.append(results_dir / f"{name}_{chart}.svg")
                 write_atomically(files[-1], svg.encode())
-    if config.readme:
-        write_atomically(config.readme, tables.put_in(config.readme, results).encode())
+    if config.page:
+        write_atomically(config.page, tables.put_in(config.page, results).encode())
     files.append(runs_dir / "report.html")
     report.write(files[-1], results)
     print(*files, sep="\n")

@@ -97,8 +97,8 @@ class Table:
     """the title of the column with the second estimates"""
     shows_untrained: bool = False
     """shows published figures of models that were not trained, too"""
-    in_readme: bool = True
-    """its models have lines in the README's table of experiments"""
+    in_results: bool = True
+    """its models have lines in the table of all experiments"""
     further: tuple[Figure, ...] = ()
     """figures that stand in a second table of the same models"""
     comparable: bool = True

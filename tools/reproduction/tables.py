@@ -25,16 +25,13 @@ DIFFERENCE = (
 JUDGES = (
     "judges: sets of classifiers, A, B, ... FD compares within a set only; where seeds differ, it stands for each set."
 )
-SCHEDULE = (
-    "cosine, linear, step: how the learning rate falls (--lr-schedule). Epochs without such a word: it is constant; "
-    "commands of mnist and fashionmnist then need --lr-schedule constant."
-)
+SCHEDULE = "cosine: the learning rate falls by --lr-schedule cosine. Epochs without this word: it is constant."
 DEMO = (
     "Built-in data (--demo), with fewer examples and fewer importance samples than the folders' own scripts take: not "
     "comparable with published figures."
 )
 CONSTANT = "constant"
-MAX_COLUMNS = 8  # figures side by side, in tables without papers' figures of our data; others have a line for each
+MAX_COLUMNS = 8  # of a table in Markdown; as many figures may stand side by side in a report
 BEGIN, END = "<!-- experiments: made by make tables -->", "<!-- end of experiments -->"
 
 
@@ -268,13 +265,24 @@ def notes(table_rows: Iterable[Row], shown_in: Iterable[Grid] = ()) -> list[str]
     return [*demo, *dagger, *of_columns, *scheduled, *plan_notes]
 
 
+def narrow(table: Table, wide: Grid) -> Grid:
+    """A grid's first eight columns, without the second estimates and the machines, which the report has."""
+    header, lines = wide
+    of_run = [name for name in ("seeds", "epochs", "examples") if name in header]
+    only_in_report = {"experiment", "judges", "training, h", "device", "date", "commit", table.other_title, *of_run}
+    columns = [name for name in header if name not in only_in_report][: MAX_COLUMNS - 1]
+    columns = [*columns, *of_run][:MAX_COLUMNS] if len(columns) < MAX_COLUMNS - 1 else [*columns, "seeds"]
+    cells = [dict(zip(header, line, strict=True)) for line in lines]
+    cells = [line | {"model": f"{line['experiment']}, {line['model']}"} for line in cells]
+    return columns, [[line[name] for name in columns] for line in cells]
+
+
 def markdown(name: str, table: Table, results: Sequence[Result]) -> str:
-    """A table in Markdown, with its title and footnotes."""
-    table_rows = rows(name, table, results)
+    """The main figures of a table in Markdown, with its title and footnotes."""
+    table_rows = [row for row in rows(name, table, results) if row.figure in table.figures]
     title = f"**{table.title}** ({table.source}; ours: mean ± standard deviation over seeds)"
-    shown_in = grids(table, table_rows)
-    texts = [title, *(in_markdown(*grid) for grid in shown_in), *notes(table_rows, shown_in)]
-    return "\n\n".join(texts) + "\n"
+    shown = narrow(table, grids(table, table_rows)[0])
+    return "\n\n".join([title, in_markdown(*shown), *notes(table_rows, [shown])]) + "\n"
 
 
 def experiments(results: Sequence[Result]) -> str:
@@ -282,10 +290,10 @@ def experiments(results: Sequence[Result]) -> str:
 
     It has each model with published figures; of a table without any, each model with its first figure.
     """
-    header = ["folder", "model", "command", "figures", "paper", "ours", "seeds", "epochs", "examples"]
+    header = ["folder", "model", "figures", "paper", "ours", "seeds", "examples", "command"]
     lines, footnotes = [], []
     for name, table in TABLES.items():
-        if not table.in_readme:
+        if not table.in_results:
             continue
         is_published = table.comparable and any(plan.published for plan in table.plans)
         table_rows = rows(name, table, results)
@@ -295,12 +303,13 @@ def experiments(results: Sequence[Result]) -> str:
             measured = [row for row in table_rows if row.plan == plan and row.values]
             chosen = [row for row in measured if row.published] if is_published else measured[:1]
             if chosen:
-                link, command = f"[{plan.experiment}]({plan.experiment})", command_of(measured[0].results[0])
+                link, command = f"[{plan.experiment}](../{plan.experiment})", command_of(measured[0].results[0])
                 columns = zip(
                     *((row.figure.name, paper(row), ours(row.figure, row.values)) for row in chosen), strict=True
                 )
                 cells = ["; ".join(column) for column in columns]
-                lines.append([link, plan.model, f"`{command}`", *cells, *about(measured).values()])
+                run = about(measured)
+                lines.append([link, plan.model, *cells, run["seeds"], run["examples"], f"`{command}`"])
                 footnotes += notes(chosen)
     texts = [in_markdown(header, lines)]
     for note in dict.fromkeys(footnotes):
@@ -311,7 +320,9 @@ def experiments(results: Sequence[Result]) -> str:
 def command_of(result: Result) -> str:
     """The command that trained a run, as typed in the experiment's folder."""
     command = re.sub(r"-m \w+\.(\w+)", r"\1.py", result.commands[0], count=1)
-    return re.sub(r" (--(data-dir|save-dir|seeds?|jobs) \S+|--resume|--cuda)", "", command)
+    command = re.sub(r" (--(data-dir|save-dir|seeds?|jobs) \S+|--resume|--cuda)", "", command)
+    # folders' defaults have changed since
+    return command if "--lr-schedule" in command else f"{command} --lr-schedule {schedule(result)}"
 
 
 def put_in(file: Path, results: Sequence[Result]) -> str:
@@ -320,7 +331,7 @@ def put_in(file: Path, results: Sequence[Result]) -> str:
     Raises:
         InputError: the file has no marks.
     """
-    text = read_text(file, "give the README.md of this repository")
+    text = read_text(file, "give docs/results.md")
     require(BEGIN in text and END in text, f"{file} has no lines {BEGIN} and {END}: add them where the table goes")
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     return f"{before}{BEGIN}\n\n{experiments(results)}\n\n{END}{after}"
