@@ -70,9 +70,9 @@ lint: setup-all
 docs: setup-all
 	$(BIN)/python -m mkdocs build --strict
 
-# tables of results/, and that of docs/results.md
+# tables of results/, and that of results/README.md
 tables: setup-all
-	$(BIN)/python reproduce.py all --tables-only --results-dir results --page docs/results.md
+	$(BIN)/python reproduce.py all --tables-only --results-dir results --page results/README.md
 
 bench: setup-all
 	$(BIN)/pip install --quiet --editable ".[bench]"

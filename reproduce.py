@@ -78,7 +78,7 @@ class Config:
     tables_only: bool = False
     """run nothing: make tables and report from the results so far"""
     page: Path | None = None
-    """write one table of all experiments into this file, between the markers that docs/results.md has"""
+    """write one table of all experiments into this file, between the markers that results/README.md has"""
     cluster: Literal["local", "slurm"] = "local"
     """where the runs are. local: processes on this machine; slurm: Slurm jobs"""
     parameters: tuple[str, ...] = ()

@@ -23,6 +23,7 @@ SHOWN = (
     "docs/*.png",
     "results/*.md",
     "results/*.svg",
+    "results/measurements/*",
     "vhe/example_*.py",
     "notebooks/*.ipynb",
 )

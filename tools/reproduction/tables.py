@@ -331,7 +331,7 @@ def put_in(file: Path, results: Sequence[Result]) -> str:
     Raises:
         InputError: the file has no marks.
     """
-    text = read_text(file, "give docs/results.md")
+    text = read_text(file, "give results/README.md")
     require(BEGIN in text and END in text, f"{file} has no lines {BEGIN} and {END}: add them where the table goes")
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     return f"{before}{BEGIN}\n\n{experiments(results)}\n\n{END}{after}"
