@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -59,6 +59,8 @@ class Dataset(NamedTuple):
     parse: turns a string that a user writes into a text (1, ...); raises InputError if it is not a text.
     names: turns texts (N, ...) into the strings that pictures and tables show.
     shown: texts, as a user writes them, for which pictures show samples.
+    sampler: what z is drawn from, given a text alone. aggregate: the aggregate posterior of its training images;
+        posterior: q(z|text), where most texts have no training image.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Dataset(NamedTuple):
     parse: Callable[[str], Tensor]
     names: Callable[[Tensor], list[str]]
     shown: Sequence[str]
+    sampler: Literal["posterior", "aggregate"] = "aggregate"
 
 
 def load(split: str, config: DataConfig) -> Examples:

@@ -2,8 +2,8 @@
 
     python sample.py trained_models                                64 images and labels from the prior
     python sample.py trained_models --mixture 10 --data-dir data   from ten Gaussians fitted to latents
-    python sample.py trained_models --condition-on-text 5          given the label 5
-    python sample.py trained_models --condition-on-text 5 --sampler aggregate --data-dir data
+    python sample.py trained_models --condition-on-text 5 --data-dir data           given the label 5
+    python sample.py trained_models --condition-on-text 5 --sampler posterior       from q(z|text), without data
     python sample.py trained_models --condition-on-image 5         given a random test image of a 5 (or an image file)
     python sample.py trained_models --reconstruct                  test images and their reconstructions
 
@@ -45,9 +45,10 @@ class Config(options.PriorSamplesConfig):
     """path of an image, bright on black; or a class, as for --condition-on-text, for a random test image of it"""
     condition_on_text: str | None = None
     """a class, by its number or name"""
-    sampler: Literal["posterior", "aggregate"] = "posterior"
-    """what z is drawn from, given a text. posterior: q(z|text);
-    aggregate: the mean of q(z|image, text) over the training images that have the text"""
+    sampler: Literal["posterior", "aggregate"] | None = None
+    """what z is drawn from, given a text alone. posterior: q(z|text);
+    aggregate: the mean of q(z|image, text) over the training images that have the text.
+    None: aggregate for labels, posterior for MultiMNIST's strings"""
     reconstruct: bool = False
     """reconstruct the first test images instead"""
 
@@ -62,8 +63,11 @@ def main(config: Config, dataset: Dataset = MNIST) -> None:
     conditions = {"image": config.condition_on_image, "text": config.condition_on_text}
     asked = [name for name, value in conditions.items() if value is not None]
     require(not config.reconstruct or not asked, "--reconstruct takes no condition: leave one of them out")
-    aggregate = config.sampler == "aggregate"
-    require(not aggregate or asked == ["text"], "--sampler aggregate needs --condition-on-text, and nothing else given")
+    require(
+        not config.sampler or asked == ["text"],
+        f"--sampler {config.sampler} needs --condition-on-text, and nothing else given",
+    )
+    sampler = config.sampler or dataset.sampler
     model = config.trained_model(dataset.name)
     for name in asked:
         require(name in model.modalities, f"this model has no {name}: leave out --condition-on-{name}")
@@ -79,10 +83,11 @@ def main(config: Config, dataset: Dataset = MNIST) -> None:
         values = sampling.reconstructions(path, model, load("test").take(slice(n)), shown, "text")
     else:
         path, z = config.path(given.names), None
-        if aggregate:
+        if asked == ["text"] and sampler != dataset.sampler:
+            path = path.with_stem(f"{path.stem}_{sampler}")
+        if asked == ["text"] and sampler == "aggregate":
             train = load("train").only(model.modalities)
             z = from_aggregate_posterior(model, train, given.inputs["text"].repeat_interleave(n, dim=0))
-            path = path.with_stem(f"{path.stem}_aggregate")
             given = given._replace(title=f"{given.title}, aggregate posterior")
         latents = config.latents(model, partial(load, "train"))
         values = sampling.samples(path, model, n, shown, given=given, latents=latents, z=z)
@@ -150,7 +155,11 @@ def drawn_by(dataset: Dataset) -> Callable[..., None]:
         sampling.reconstructions(folder / "reconstructions.png", model, examples.take(slice(32)), shown, "text")
         if "text" in model.modalities:
             text = torch.cat([dataset.parse(text) for text in dataset.shown]).to(model.device)
-            z = model.posterior({"text": text}).sample((12,))  # (12, T, D)
+            if dataset.sampler == "aggregate":
+                text = text[torch.isin(text, examples.modalities["text"].to(text))]
+                z = from_aggregate_posterior(model, examples, text.repeat(12)).unflatten(0, (12, -1))  # (12, T, D)
+            else:
+                z = model.posterior({"text": text}).sample((12,))
             images = model.decode(z, ["image"], {"text": text})["image"].mean.transpose(0, 1)  # (T, 12, 1, H, W)
             names = plots.visible(dataset.names(text))
             plots.image_grid(folder / "conditional.png", images, names, title="samples given the text")

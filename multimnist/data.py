@@ -224,4 +224,4 @@ def _read(path: Path, split: str, about: Mapping[str, int | bool]) -> Examples:
     return Examples({"image": image, "text": text.long()})
 
 
-MULTIMNIST = Dataset("multimnist", SIZE, load, parse, names, SHOWN)
+MULTIMNIST = Dataset("multimnist", SIZE, load, parse, names, SHOWN, sampler="posterior")
