@@ -97,6 +97,7 @@ def main(config: Config) -> None:
             )
         explorers = {}
         for path in config.models:
+            print(f"loading {path} and examples of {experiment}", file=sys.stderr)
             explorers[str(path)], values = load(path, config)
         shown = {name: tuple(explorer.views) for name, explorer in explorers.items()}
         for name, modalities in shown.items():
@@ -105,6 +106,7 @@ def main(config: Config) -> None:
                 f"{name} has the modalities {', '.join(modalities)}, {first} {', '.join(shown[str(first)])}: "
                 "give models of the same modalities",
             )
+        print("making the page", file=sys.stderr)
         make_page = partial(page, explorers, f"Explore {experiment}", values)
         server.serve(server.application(make_page, call_type(explorers)), listening)
 

@@ -93,5 +93,10 @@ from pathlib import Path
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
+ROOT = Path(__file__).parents[1]
+
 # after the script's own folder and before site-packages, where PyPI's mnist would hide ours
-sys.path.insert(1, str(Path(__file__).parents[1]))
+sys.path.insert(1, str(ROOT))
+
+if sys.stderr.isatty() and ROOT in Path(sys.argv[0]).resolve().parents[:2]:
+    print("loading PyTorch", file=sys.stderr)  # seconds on a busy machine

@@ -21,6 +21,7 @@ DPI = 120
 MAX_WIDTH, MAX_HEIGHT = 15.5, 8.8  # inches: with the margin, what a screen of 1,900 x 1,100 pixels shows
 MARGIN = 0.15  # inches around a figure, which may lie on a dark page
 CELL = 0.7  # height of an image, inches
+FRAME = 0.8  # grey of the line around an image, which shows where a white one ends
 TITLE, GAP, LETTER = 0.35, 0.25, 0.075  # height of a title, space between blocks, width of a label's letter, inches
 SHARP = 2.5  # dots for each pixel of an image, from which its pixels are drawn with sharp edges
 PORTRAIT = 1.6  # width and height of an image with a caption below, inches
@@ -84,9 +85,12 @@ def image_grid(
         row_labels: R labels at the left.
         captions: R rows of C captions under the images.
     """
+    is_empty = images.isnan().flatten(2).all(dim=2)
+    images = pad(images.expand(-1, -1, 3, -1, -1), (1, 1, 1, 1), value=FRAME)
+    images[is_empty] = torch.nan
     rows, columns, _, h, w = images.shape
     down, right = h + h // 14 + (h // 3 if captions else 0), w + w // 14  # pixels from one cell to the next
-    cells = images.detach().cpu().nan_to_num(1.0).clamp(0, 1).expand(-1, -1, 3, -1, -1)
+    cells = images.detach().cpu().nan_to_num(1.0).clamp(0, 1)
     cells = pad(cells, (0, right - w, 0, down - h), value=1.0)  # (R, C, 3, down, right)
     inch = CELL / h
     plan = layout(rows, columns * right * inch, down * inch, row_labels)

@@ -172,6 +172,9 @@ class Trainer:
             print(f"resuming after epoch {self.progress.epoch}, batch {self.progress.batch}{done}")
         elif config.pre_trained:
             start_from(config.pre_trained, self.model, self.run.experiment, self.run.config)
+        if not self._finished():
+            held_out = "; valid: the same on held-out examples; *: the best so far" if self.valid else ""
+            print(f"bound: nats an example, weights included{held_out}")
         self._check_processes()
         progress = self.progress
         steps = progress.epoch * self.n_batches + progress.batch

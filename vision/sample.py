@@ -9,7 +9,8 @@ FILE for image, gray, obscured and watermark is a photograph, from which the vie
 picture as setup.py writes it. The face should be framed as in CelebA's aligned images.
 
 Writes prior.png, mixture_10.png, given_edge_FILE.png or reconstructions.png, named by what was asked, into the model's
-samples/: a row for each face, a column for each view.
+samples/: a row for each face, a column for each view. Given a file, each view is also a picture of its own, such as
+given_edge_FILE_mask.png.
 """
 
 from collections.abc import Mapping
@@ -33,6 +34,7 @@ from vision.model import CHANNELS
 
 VIEWS = tuple(CHANNELS)
 N_SAMPLES, N_RECONSTRUCTED = 16, 3  # by default; a reconstructed face has up to seven rows
+COLUMNS = 4  # of a view's own picture
 View = Literal["image", "gray", "edge", "mask", "obscured", "watermark"]
 
 
@@ -106,6 +108,8 @@ def prior(model: MultimodalVAE, n: int, path: Path, latents: Distribution | None
 def conditional(model: MultimodalVAE, inputs: dict[str, Tensor], n: int, path: Path) -> None:
     """Save a given view beside all views of its reconstruction, and below them those of n - 1 draws of q(z|view).
 
+    Each view also gets a picture of its own, with its name at the end.
+
     Args:
         inputs: one view (1, C, 64, 64) in [0, 1] by its name.
     """
@@ -113,9 +117,15 @@ def conditional(model: MultimodalVAE, inputs: dict[str, Tensor], n: int, path: P
     q = model.posterior({view: x.to(model.device)})
     draws = q.sample((n - 1,)) if n > 1 else []  # torch refuses to draw 0 components of a mixture
     z = torch.cat([q.point, *draws])  # (n, D)
-    images, captions = plots.beside(x, in_a_row(model.likelihood.point(model.decode(z))), [VIEWS] * n)
+    views = model.likelihood.point(model.decode(z))
+    images, captions = plots.beside(x, in_a_row(views), [VIEWS] * n)
     labels = ["reconstruction", *[f"draw {i}" for i in range(1, n)]]
     plots.image_grid(path, images, labels, captions, f"all views, given the view {view}")
+    for name, decoded in views.items():
+        images, captions = plots.in_rows(decoded, labels, COLUMNS)
+        plots.image_grid(
+            path.with_stem(f"{path.stem}_{name}"), images, None, captions, f"{name}, given the view {view}"
+        )
 
 
 def reconstructions(model: MultimodalVAE, examples: Examples, path: Path) -> None:
