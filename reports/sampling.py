@@ -99,6 +99,8 @@ def samples(
     if given.beside is not None:
         images, captions = plots.beside(given.beside, images, captions)
     title = f"samples given {given.title}" if inputs else title_of(latents)
+    if others := ", ".join(name for name in values if name not in shown.images):
+        title = f"{title}; below each its decoded {others}"
     shown.save(path, images, labels if len(shown.images) > 1 else None, captions, title)
     return values
 
