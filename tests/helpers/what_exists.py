@@ -1,4 +1,4 @@
-"""README.md's tables of what exists for what, from the records of fusions, families and objectives."""
+"""The tables of docs/models.md, what exists for what, from the records of fusions, families and objectives."""
 
 from common.models.choices import MODELS
 from common.models.families import FAMILIES
