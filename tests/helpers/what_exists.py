@@ -8,23 +8,21 @@ from reports.tables import markdown
 
 
 def fusions_table() -> str:
-    """Which fusion exists for which posterior family, in Markdown."""
+    """Which fusion exists for which posterior families, in Markdown."""
     rows = []
     for name, fusion in FUSIONS.items():
-        cells = ["yes" if fusion.exists(family) else "" for family in FAMILIES.values()]
-        rows.append([f"`{name}`", *cells, fusion.summary])
-    return markdown(["`--fusion`", *(f"`{family}`" for family in FAMILIES), "what it is"], rows)
+        families = ", ".join(f"`{key}`" for key, family in FAMILIES.items() if fusion.exists(family))
+        rows.append([f"`{name}`", families, fusion.summary])
+    return markdown(["`--fusion`", "`--posterior`", "what it is"], rows)
 
 
 def objectives_table() -> str:
-    """Which objective exists for which fusion, in Markdown; "default" is that of its first model without --obj."""
+    """Which objective exists for which fusions, in Markdown; in bold where it is that of its first model."""
     first = {fusion: objectives_of(fusion)[0] for fusion in FUSIONS}
     first |= {model.fusion: with_default(model)[0] for model in reversed(MODELS.values())}
-    head = ["`--obj`", *(f"`{fusion}`" for fusion in FUSIONS), "`--posterior ebm`", "what it maximises"]
     rows = []
     for name, record in OBJECTIVES.items():
-        cells = ["yes" if fusion in record.fusions else "" for fusion in FUSIONS]
-        cells = ["default" if name == first[x] else cell for x, cell in zip(FUSIONS, cells, strict=True)]
-        energy_based = "poe" in record.fusions and not record.needs_density
-        rows.append([f"`{name}`", *cells, "yes" if energy_based else "", record.summary])
-    return markdown(head, rows)
+        fusions = [f"**`{x}`**" if name == first[x] else f"`{x}`" for x in FUSIONS if x in record.fusions]
+        energy_based = ["`ebm`"] * ("poe" in record.fusions and not record.needs_density)
+        rows.append([f"`{name}`", ", ".join([*fusions, *energy_based]), record.summary])
+    return markdown(["`--obj`", "`--fusion`", "what it maximises"], rows)
