@@ -97,10 +97,11 @@ def test_what_is_typed_and_shown_is_what_the_model_is_given(trained, tmp_path, c
 
 def test_standard_errors_are_of_images(monkeypatch, trained):
     """Ten captions of one image say nothing more about the spread of images."""
+    run = trained("cub")
     monkeypatch.setattr(
         loglike, "mmvae_estimates", lambda *_, **__: {"log p(image)": torch.arange(4.0).repeat_interleave(10)}
     )
-    found = call(loglike, trained("cub"), "--demo", "--limit", 4)["log p(image)"]
+    found = call(loglike, run, "--demo", "--limit", 4)["log p(image)"]
     assert found == {"mean": 1.5, "stderr": pytest.approx((5 / 3) ** 0.5 / 2)}
 
 
