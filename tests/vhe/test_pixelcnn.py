@@ -70,15 +70,6 @@ def test_sampling_from_caches_is_sampling_pixel_by_pixel(kernel):
     assert torch.allclose(torch.cat(logits, dim=3).view(16, 1, 7, 5), net(x, context), atol=1e-12)
 
 
-def test_cached_and_whole_agree_in_float32():
-    net = network(n_layers=2).float()
-    context = torch.randn(4, 2, 28, 28)
-    logits = []
-    net.logits.register_forward_hook(lambda _, inputs, output: logits.append(output))
-    x = net.sample(context)
-    assert torch.allclose(torch.cat(logits, dim=3).view(4, 1, 28, 28), net(x, context), atol=1e-5)
-
-
 def stripes(n_rows, n_columns, n_phases):
     """Diagonal stripes, (n_phases, 1, H, W)."""
     i, j = torch.arange(n_rows)[:, None], torch.arange(n_columns)

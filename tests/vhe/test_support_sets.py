@@ -9,8 +9,6 @@ import torch
 
 from common.errors import InputError
 from vhe import DataLoader, SupportSets, Transform
-from vhe.framework import support_sets
-from vhe.framework.support_sets import stacked_if_alike
 from vhe.objectives import OBJECTIVES, HomoencoderObjective
 
 N = 12
@@ -75,13 +73,9 @@ WORDS = ["ant", "bee", "cat", "dog", "elephant", "fox"]
 @pytest.mark.parametrize(
     "data",
     [
-        WORDS,
         np.array(WORDS),
-        [list(word) for word in WORDS],
         [torch.arange(len(word)) for word in WORDS],
-        [list(range(len(word))) for word in WORDS],
         [{"word": word, "image": torch.zeros(2)} for word in WORDS],
-        [(word, 1.0) for word in WORDS],
         [None, 1, "two", 3.0, [4], object()],
     ],
 )
@@ -131,16 +125,6 @@ def test_an_epoch_has_each_example_once_in_an_order_of_the_generator():
     assert first != second
     assert epochs(0) == [first, second]
     assert epochs(1) != [first, second]
-
-
-def test_a_batch_may_be_larger_than_what_is_drawn_together(monkeypatch):
-    monkeypatch.setattr(support_sets, "DRAWN_AT_ONCE", 3)
-    sizes = [[len(b.target) for b in DataLoader(DATA, {"c": LABELS}, {"c": 2}, n)] for n in (1, 5)]
-    assert sizes == [[1] * N, [5, 5, 2]]
-
-
-def test_a_tensor_of_examples_is_not_copied():
-    assert stacked_if_alike(DATA) is DATA
 
 
 def add(x, arg):
@@ -220,16 +204,12 @@ def test_the_objectives_differ_in_what_is_scored_and_how_kls_are_weighed(name):
             {"k_shot": {"c": 3}, "exclude_target": True},
             "the group a of c has 3 examples: k_shot 3, besides the target, needs 4",
         ),
-        ({"labels": {"c": range(N)}, "k_shot": {"c": 2}}, "the group 0 of c has 1 example: k_shot 2 needs 2"),
-        ({"k_shot": {"c": 0}}, "k_shot of c must be a positive whole number, not 0"),
         ({"k_shot": {"c": 2.5}}, "k_shot of c must be a positive whole number, not 2.5"),
-        ({"k_shot": 5}, "k_shot must be {latent: ...}, one for each, not a int"),
         ({"labels": LABELS}, "labels must be {latent: ...}, one for each, not a "),
         ({"k_shot": {"z": 1}}, "labels are given for c and k_shot for z: both need the same"),
         ({"transforms": [Transform(add, [1], ["d"])]}, "share_labels of a transform names d: the labels are c"),
         ({"transforms": [Transform(add, [])]}, "a transform has no args"),
         ({"data": [], "labels": {"c": []}}, "data is empty: give at least one example"),
-        ({"batch_size": 0}, "batch_size must be positive, not 0"),
     ],
 )
 def test_data_that_do_not_fit_are_named(options, message):

@@ -4,9 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import affine_grid, grid_sample
 
-from common.checkpoints import LAST, load, load_model, start_from
-from common.io import save_tensors
-from tests.helpers.scripts import run_script
+from common.checkpoints import load_model, start_from
 from training.options import as_json
 from vhe import sample, train
 from vhe.character_sets import support_sets
@@ -77,48 +75,3 @@ def test_a_pixelcnn_takes_up_the_codes_of_a_deconvolutional_run(tmp_path):
         of_pixels = name.startswith("decoder.images.pixels.")
         assert torch.equal(x, own[name] if of_pixels else theirs[name]), name
         assert of_pixels or name.endswith("_state") or not torch.equal(x, own[name]), name
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("_bars")
-@pytest.mark.parametrize(
-    "options", [{"model": "factorial"}, {"model": "hierarchical", "rotations": False}, {"decoder": "pixelcnn"}]
-)
-def test_a_resumed_run_ends_as_one_never_stopped(tmp_path, options):
-    several = SMALL | {"batch_size": 10} | options
-    train.main(train.Config(save_dir=tmp_path / "whole", epochs=2, **several))
-    train.main(train.Config(save_dir=tmp_path / "parts", epochs=1, **several))
-    train.main(train.Config(save_dir=tmp_path / "parts", epochs=2, resume=True, **several))
-    whole, parts = (load(tmp_path / name / LAST)["state_dict"] for name in ("whole", "parts"))
-    for name, x in whole.items():
-        assert torch.equal(x, parts[name]), name
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--k-shot", "0"], "--k-shot must be positive, not 0"),
-        (["--k-shot", "30"], "--k-shot 30 is too large: a character has only 20 images"),
-        (
-            ["--model", "factorial", "--objective", "statistician"],
-            "--objective statistician needs --model character (got --model factorial)",
-        ),
-        (["--valid", "24"], "--valid must lie between 0 and 23, since there are 24 alphabets: it is 24"),
-        (["--test-alphabets", "Greek"], "--test-alphabets needs Omniglot: leave out either --test-alphabets or --demo"),
-    ],
-)
-def test_what_cannot_be_trained_is_named(tmp_path, capsys, options, message):
-    with pytest.raises(SystemExit) as exit_:
-        run_script(train, ["--demo", "--save-dir", str(tmp_path / "run"), *options])
-    assert exit_.value.code == 2
-    assert message in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
-
-
-def test_weights_of_another_experiment_are_refused(tmp_path, capsys):
-    save_tensors(
-        tmp_path / "model_best.pth.tar", {"experiment": "mnist", "config": {"model": "mvae"}, "state_dict": {}}
-    )
-    with pytest.raises(SystemExit):
-        run_script(train, ["--pre-trained", str(tmp_path)])
-    assert "has --model mvae, Invalid enum value" in capsys.readouterr().err
