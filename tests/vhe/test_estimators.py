@@ -103,14 +103,6 @@ def test_joint_of_one_is_log_p():
     torch.testing.assert_close(joint.value, log_conditional(model_of(wrong=True), sets[:, 0], n_samples=50))
 
 
-def test_more_draws_of_what_examples_have_alone_are_worth_more():
-    """Than as many of what they share, where the former have the poor encoder."""
-    model, sets = model_of(), sets_of(1, 4).expand(1000, 4, 3)
-    model.encoder["z"].wrong = True
-    one, several = (log_joint(model, sets, {"c": 4}, 10 // j, 1, j).value.mean() for j in (1, 5))
-    assert one + 0.02 < several < exact_log_p(sets[:1]) + 0.02
-
-
 def test_mixtures_bound_the_weights():
     """Where the encoder is far too sure of what it saw in an image, and the images differ."""
     sets = (torch.linspace(-1, 1, 6).double()[:, None] * A[:, 0]).expand(50, 6, 3)
