@@ -156,20 +156,6 @@ def test_captions_that_name_nothing_have_no_share():
     assert found["caption -> feature"]["right"] == 1
 
 
-def test_the_map_shows_all_classes(monkeypatch, tmp_path):
-    birds = drawn("feature", 40)
-    seen = []
-    monkeypatch.setattr(analyse, "latent_map", lambda *args: seen.append(args))
-    analyse.draw(tmp_path / "umap.png", Oracle(birds, "feature"), birds)
-    ((path, _, z, groups),) = seen
-    assert path.name == "umap.png" and set(groups) == set(birds.class_names[:8])
-    for draws in z.values():
-        assert draws.shape == (400, 1)
-        classes = birds.classes[draws.squeeze(1).round().long()]
-        for c, name in enumerate(birds.class_names[:8]):
-            assert groups[name].equal(classes == c)
-
-
 def run(monkeypatch, tmp_path, wrong=False, n=60, **options):
     """The analysis of an oracle on n drawn birds."""
     birds = drawn("feature", n)
