@@ -5,12 +5,10 @@ as test_set, is defined before it. The datasets' examples are no Python as they 
 commas are taken out of comments.
 """
 
-import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from common.errors import InputError
 from common.models import MMVAE, MMVAEConfig
 from multivae_api import IncompleteDataset, MultimodalBaseDataset
 
@@ -199,20 +197,3 @@ def test_datasets_of_tensors_and_arrays():
     batch = dataset[:]
     model(batch)
     assert set(batch.data) == {"a", "b"}, "inputs stay as they are"
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda x: MultimodalBaseDataset({"a": x, "b": x[:2]}), "same number of examples .got {'a': 3, 'b': 2}"),
-        (
-            lambda x: IncompleteDataset({"a": x}, {"a": x[:2]}),
-            "the mask of a needs the shape .3,., one value an example",
-        ),
-        (lambda x: IncompleteDataset({"a": x}, {"a": x + 0.5}), "the mask of a must be True or False for each example"),
-        (lambda x: IncompleteDataset({"a": x, "b": x}, {"a": x}), "masks are given for a, data for a, b: both need"),
-    ],
-)
-def test_datasets_that_do_not_fit(make, message):
-    with pytest.raises(InputError, match=message):
-        make(torch.zeros(3))

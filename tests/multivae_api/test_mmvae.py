@@ -14,7 +14,7 @@ from common.errors import InputError
 from common.likelihoods import BernoulliLikelihood
 from common.models import MMVAE, MMVAEConfig
 from common.objectives import DregIwaeElbo, IwaeElbo
-from multivae_api import ModelOutput
+from multivae_api import IncompleteDataset, ModelOutput, MultimodalBaseDataset
 from tests.helpers.linear_gaussian import Decoder, Expert, draw, exact_log_p, linear_gaussian, standard_error
 from tests.helpers.scripts import ROOT
 
@@ -99,20 +99,6 @@ def test_losses_of_given_samples(rule):
     torch.testing.assert_close(found, [p.grad for p in model.parameters()], rtol=1e-4, atol=1e-5)
 
 
-def test_log_weights_written_out():
-    model = small(beta=0.5, uses_likelihood_rescaling=True)
-    qs, samples, outputs, inputs = pieces(model, pair(), fixed=True)
-    lws = model.compute_k_lws(qs, samples, outputs, inputs)
-    z = samples["b"]
-    log_q = model.posterior(inputs).component_log_probs(z).logsumexp(dim=-1)
-    expected = 0.5 * (model.prior().log_prob(z) - log_q)
-    for name, factor in (("a", 1.0), ("b", 16 / 6)):
-        p = Normal(outputs["b"][name], 1.0)
-        expected = expected + factor * p.log_prob(inputs[name]).flatten(2).sum(dim=-1)
-    assert set(lws) == {"a", "b"} and lws["b"].shape == (5, 4)
-    torch.testing.assert_close(lws["b"], expected)
-
-
 @pytest.mark.parametrize("loss", ["dreg_looser", "iwae_looser"])
 def test_partially_observed_inputs(loss):
     """A mask, a NaN and a modality left out are the same; values under a mask are never looked at."""
@@ -193,15 +179,6 @@ def test_draws_of_the_prior():
     torch.testing.assert_close(z.std(dim=0), std, rtol=0.03, atol=0)
 
 
-def test_laplace_scales_sum_to_the_number_of_latents():
-    log_var = torch.tensor([[0.0, 1.0, -3.0], [90.0, -90.0, 0.0]], dtype=torch.float64)
-    torch.testing.assert_close(
-        small().log_var_to_std(log_var), 3 * torch.exp(log_var) / torch.exp(log_var).sum(1, True) + 1e-6
-    )
-    torch.testing.assert_close(small(prior_and_posterior_dist="normal").log_var_to_std(log_var), (log_var / 2).exp())
-    assert small().pz_params[1].tolist() == pytest.approx([1, 1, 1], abs=1e-5)
-
-
 @pytest.mark.parametrize("batch_size_K", [7, 5000])
 def test_the_joint_likelihood_is_exact_and_sums_over_the_batch(batch_size_K):
     """Weights and beta play no part; what an example has is what is scored."""
@@ -277,25 +254,15 @@ def test_an_example_without_any_modality_counts_nothing():
         assert output.item() == pytest.approx(-values[[0, 2, 3]].sum().item() / 4, rel=1e-5)
 
 
-def test_encodings_are_of_the_posterior_and_are_decoded():
-    """Shapes are those of the package in test_package.py."""
-    model, inputs = small(decoders_dist={"b": "bernoulli"}), pair()
+def test_encodings_are_of_the_posterior_of_what_an_example_has():
+    """Shapes, predictions and what is decoded are those of the package in test_package.py."""
+    model, inputs = small(), pair()
     q = model.posterior(inputs, ("b",))
-    output = model.encode(inputs, cond_mod=["b"], N=4000)
-    assert output.z.shape == (4, 4000, 3) and output.one_latent_space is True and output["z"] is output.z
-    torch.testing.assert_close(output.z.mean(dim=1), q.mean, rtol=0, atol=0.15)
-    torch.testing.assert_close(model.encode(inputs, "b", return_mean=True).z, q.mean)
+    torch.testing.assert_close(model.encode(inputs, ["b"], N=4000).z.mean(dim=1), q.mean, rtol=0, atol=0.15)
     both = model.encode(inputs, return_mean=True).z
     torch.testing.assert_close(both, (q.mean + model.posterior(inputs, ("a",)).mean) / 2)
     missing = model.encode(incomplete(inputs, a=torch.tensor([False, True, True, True])), return_mean=True).z
     torch.testing.assert_close(missing, torch.cat([q.mean[:1], both[1:]]))
-    embedding = model.encode(inputs, "a", return_mean=True)
-    output, p = model.decode(embedding), model.decode(embedding.z)
-    torch.testing.assert_close(output.a, p["a"].mean)
-    torch.testing.assert_close(output.b, p["b"].logits), "what the decoder gives"
-    assert list(output) == ["a", "b"] and output[1] is output.to_tuple()[1] is output.b
-    assert list(model.decode(embedding, "b")) == ["b"]
-    assert model.decode(model.generate_from_prior(5)).a.shape == (5, 1, 4, 4)
     inputs["a"][1:] = torch.nan
     z = model.encode(inputs, "a", N=2).z  # (4, 2, D)
     assert len(z[1:].flatten(0, 1).unique(dim=0)) == 6, "examples without what is given have draws of their own"
@@ -307,21 +274,6 @@ def test_predictions_are_decodings_of_encodings():
     draws = model.predict({"a": inputs["a"]}, gen_mod="b", N=4000).b
     mean = model.posterior(inputs, ("a",)).mean
     torch.testing.assert_close(draws.mean(dim=0), mean @ weights["b"].T, rtol=0, atol=0.1)
-
-
-def test_the_number_of_samples_and_the_detailed_output():
-    model, inputs = small(loss="iwae_looser"), pair()
-    output = model(inputs, K=7, detailed_output=True)
-    assert output.zss["a"].shape == (7, 4, 3) and output.recon["a"]["b"].shape == (7, 4, 6)
-    assert output.loss_sum.item() == pytest.approx(4 * output.loss.item())
-    again = model.iwae_looser(output.qz_xs, output.zss, output.recon, inputs)
-    torch.testing.assert_close((again.loss, again.loss_sum), (output.loss, output.loss_sum))
-    assert list(model(inputs)) == ["loss", "loss_sum", "metrics"]
-    assert not output.qz_xs_detach["a"].mean.requires_grad and output.qz_xs["a"].mean.requires_grad
-    absent = incomplete(inputs, b=torch.zeros(4, dtype=torch.bool))
-    output = model(absent, detailed_output=True)
-    for value in (output.qz_xs, output.zss, output.recon, output.recon["a"]):
-        assert list(value) == ["a"], "no row has b"
 
 
 @pytest.mark.slow
@@ -393,6 +345,11 @@ def test_what_a_model_does_not_have_is_named():
         ),
         (lambda: model({"c": torch.zeros(2, 3)}), "unknown modality c"),
         (lambda: model(incomplete(inputs, A=torch.ones(4).bool())), "masks of unknown modalities: A; known: a, b"),
+        (lambda: MultimodalBaseDataset({"a": torch.zeros(3), "b": torch.zeros(2)}), "same number of examples .got"),
+        (
+            lambda: IncompleteDataset({"a": torch.zeros(3)}, {"a": torch.ones(2).bool()}),
+            "the mask of a needs the shape .3,., one value an example",
+        ),
         (lambda: model.encode(inputs, ["c"]), "lack the modality c"),
         (lambda: model.encode(inputs, N=0), "positive|at least one"),
         (lambda: model.compute_joint_nll_paper(inputs, K=5, batch_size_K=0), "positive|at least one"),

@@ -10,6 +10,7 @@ from torch.distributions import Categorical, Normal
 
 from common.errors import InputError
 from vhe import VHE, DataLoader, Factors, NormalPrior, Result
+from vhe.framework.estimators import log_conditional
 
 SCALE, ENCODED = 0.7, 0.4  # of p(x|c) and of q(c|D)
 X = torch.tensor([0.3, -0.2, 0.9, 1.4, -1.0, -1.7, -0.4, 0.1, 2.0], dtype=torch.float64)
@@ -194,6 +195,15 @@ def test_reinforce_over_all_draws_of_two_examples(monkeypatch, encoder_of_w, kl_
         for total, gradient in zip(estimate, torch.autograd.grad(probability * value.sum(), parameters), strict=True):
             total += gradient
     torch.testing.assert_close(estimate, list(exact))
+
+
+def test_log_likelihoods_of_discrete_variables_agree_with_enumeration():
+    torch.manual_seed(0)
+    model = discrete_model(2, DiscreteQw(4, 2, 2))
+    p_c, p_w, p_v = (model.prior[name].logits.softmax(dim=-1) for name in "cwv")
+    p_x = torch.einsum("c,cw,v,cwvx->x", p_c[0], p_w, p_v[0], model.decoder.logits.softmax(dim=-1))
+    found = log_conditional(model, torch.arange(4), None, 20_000)
+    torch.testing.assert_close(found, p_x.log(), rtol=0, atol=0.05)
 
 
 def test_reinforce_leaves_out_what_a_variable_has_no_part_in():
