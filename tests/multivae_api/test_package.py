@@ -8,8 +8,8 @@ import torch
 from torch.distributions import Laplace, Normal
 
 import common.data.torchvision_import  # noqa: F401 (before the package, whose import of torchvision fails otherwise)
+from common.distributions import Mixture
 from common.models import MMVAE, MMVAEConfig
-from common.variational_posteriors import MixturePosterior
 from multivae_api import IncompleteDataset, ModelOutput, MultimodalBaseDataset
 from tests.multivae_api import test_documentation
 from tests.multivae_api.test_mmvae import DIMS, pair
@@ -73,12 +73,12 @@ def test_encodings_predictions_and_what_is_decoded(family, cond_mod):
 def test_losses_and_gradients(family, masks, monkeypatch):
     """With the same samples. The package sums `loss` over the batch, where ours is the mean."""
 
-    def one_by_one(self, q, n):
-        experts = q.component_distribution.base_dist
+    def one_by_one(q, n):
+        experts = q.components.factors
         experts = [FAMILIES[family](experts.loc[:, t], experts.scale[:, t]) for t in range(2)]
         return torch.stack([expert.rsample((n,)) for expert in experts])
 
-    monkeypatch.setattr(MixturePosterior, "sample_components", one_by_one)
+    monkeypatch.setattr(Mixture, "sample_components", one_by_one)
     theirs, ours = both(
         prior_and_posterior_dist=family,
         loss="iwae_looser",
