@@ -8,9 +8,10 @@ from torch import nn
 from torch.distributions import Laplace, Normal, normal
 
 import common.data.torchvision_import  # noqa: F401 (before the package, whose import of torchvision fails otherwise)
+from common.distributions import Mixture
 from common.objectives import DregIwaeElbo, MvaeElbo
 from common.subsets import random_subsets
-from common.variational_posteriors import LaplacePosterior, MixturePosterior
+from common.variational_posteriors import LaplacePosterior
 from tools.benchmarks.experiments import EXPERIMENTS
 from tools.benchmarks.plain import separate
 
@@ -55,18 +56,17 @@ def test_mmvae_has_our_loss_and_gradients(name, family, monkeypatch):
     objective = DregIwaeElbo(model, 4, looser=True, gradient="stop-all")
     theirs = package.counterpart(objective)
 
-    def one_by_one(self, q, n):
-        experts = q.component_distribution.base_dist
+    def one_by_one(q, n):
+        experts = q.components.factors
         return torch.stack([family(experts.loc[:, t], experts.scale[:, t]).rsample((n,)) for t in range(2)])
 
     torch.manual_seed(0)
     loss = theirs(package.inputs(model, batch)).loss / N
     loss.backward()
     torch.manual_seed(0)
-    monkeypatch.setattr(MixturePosterior, "sample_components", one_by_one)
-    ours, _ = objective.loss(batch)
+    monkeypatch.setattr(Mixture, "sample_components", one_by_one)
+    ours, _ = objective.loss(batch)  # is the bound, where the loss of the package is the surrogate
     ours.backward()
-    torch.testing.assert_close(loss, ours)
     same_gradients(theirs, model)
     scale = model.prior.scale.detach().requires_grad_()
     package.log_covariance(model.variational_posterior.component, scale).backward(theirs.prior_log_var.grad[0])
