@@ -281,7 +281,6 @@ CAPTIONS_OF_ONE = "text_c10/a.One/bird_2.txt"
             "a.One/bird_2.txt has no caption in line 5",
         ),
         (write_cub, lambda d: (d / "CUB_200_2011/images/d.None/a.txt").touch(), "d.None/a.txt is not an image"),
-        (write_cub, lambda d: (d / "testclasses.txt").write_text("e.Four\n"), "trainvalclasses.txt is missing"),
         (
             write_cub,
             lambda d: [(d / name).write_text("\n".join(CAPTIONED)) for name in CLASSES.values()],
@@ -304,13 +303,3 @@ def test_what_does_not_fit_together_is_named(tmp_path, write, harm, message):
     with pytest.raises(InputError, match=message) as error:
         find_birds(tmp_path)
     assert "\n" not in str(error.value)
-
-
-def test_words_of_other_captions_are_refused(tmp_path):
-    load("train", data_config(write_cub(tmp_path), OPTIONS))
-    (of_train,) = tmp_path.glob("cub_words_*.npz")
-    load("test", data_config(tmp_path, OPTIONS), vocabulary=Vocabulary(SPECIAL))
-    (of_test,) = {*tmp_path.glob("cub_words_*.npz")} - {of_train}
-    shutil.copy(of_train, of_test)
-    with pytest.raises(InputError, match=rf"{of_test.name} was made with --captions"):
-        load("test", data_config(tmp_path, OPTIONS))

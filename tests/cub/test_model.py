@@ -9,7 +9,6 @@ from torch.distributions import Independent, Laplace, Normal
 from torch.nn import functional as F
 
 from common.checkpoints import load_config, load_model
-from common.objectives import IwaeElbo
 from cub import train
 from cub.caption_likelihood import Captions
 from cub.captions import END, PADDING
@@ -164,26 +163,6 @@ def test_a_likeliest_caption_is_padded_after_its_end():
     assert Captions(logits.flip(-1), nn.Identity()).mode[0].eq(said.new_tensor([11 - i for i in said])).all()
     drawn = Captions(1000 * logits, nn.Identity()).sample((2,))  # the likeliest words, almost surely
     assert drawn.tolist() == 2 * [[[5, 6, END, *29 * [PADDING]]]]
-
-
-def test_the_bound_of_mixed_families_is_the_papers():
-    """IWAE's looser bound, written out with the two families' own log-densities."""
-    model = build(small("images")).double().eval()
-    x = {name: v.double() if v.is_floating_point() else v for name, v in batch(model).items()}
-    with torch.no_grad():
-        torch.manual_seed(1)
-        bound = IwaeElbo(model, K=4, looser=True).bound(x).value
-        torch.manual_seed(1)
-        q = model.posterior(x)
-        z = q.component_distribution.rsample((4,)).movedim(-2, 0)  # (2, K, B, D)
-        base = q.component_distribution.base_dist
-        own = [f(base.loc[:, t], base.scale[:, t]) for t, f in enumerate((Laplace, Normal))]
-        log_q = torch.stack([p.log_prob(z).sum(dim=-1) for p in own]).logsumexp(dim=0) - torch.tensor(2.0).log()
-        log_w = model.prior().log_prob(z) - log_q
-        for name, p in model.decode(z).items():
-            log_w = log_w + model.weights[name] * p.log_prob(x[name])
-        expected = (log_w.logsumexp(dim=1) - torch.tensor(4.0).log()).mean(dim=0)
-    torch.testing.assert_close(bound, expected)
 
 
 def test_the_authors_settings_are_the_defaults():

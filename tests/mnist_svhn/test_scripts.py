@@ -61,14 +61,6 @@ def test_validation_has_images_of_its_own():
     assert load_train(data_config("", TrainingPairOptions(), demo=True, valid=0))[1] is None
 
 
-def test_save_dir_names_the_model_as_in_the_authors_scripts(trained, tmp_path):
-    args = ["--demo", "--limit", "4", "--iwae-samples", "3", "--json"]
-    run = trained("mnist_svhn")
-    for named, path in ((["--save-dir", run], tmp_path / "a"), ([run], tmp_path / "b")):
-        run_script(loglike, [*named, *args, path])
-    assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text()
-
-
 @pytest.mark.parametrize("fusion", ["moe", "mopoe"])
 def test_likelihoods_are_the_exact_ones(monkeypatch, fusion):
     """The linear-Gaussian model's, whatever the posterior and the encoder that gives the samples."""

@@ -13,7 +13,6 @@ from common.errors import InputError
 from polymnist import data
 from polymnist.options import DatasetOptions
 from tests.helpers.data_config import data_config
-from tests.helpers.mnist_files import write_mnist
 
 LABELS = torch.arange(400) % 10
 DIGITS = torch.randint(256, (400, 1, 28, 28), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
@@ -217,11 +216,3 @@ def test_the_archive_is_fetched_and_unpacked(tmp_path, monkeypatch, server):
     write_pictures(tmp_path)
     data.load("train", config(tmp_path, images="original", download=True))
     assert len(server.requests) == 1
-
-
-def test_mnists_files_are_its_digits(tmp_path):
-    write_mnist(tmp_path)
-    assert len(data.load("test", config(tmp_path, limit=5, n_modalities=3))) == 5
-    (tmp_path / "none").mkdir()
-    with pytest.raises(InputError, match="t10k-images-idx3-ubyte.gz is missing"):
-        data.load("test", config(tmp_path / "none"))

@@ -27,16 +27,6 @@ def test_a_pixel_sees_exactly_the_pixels_before_it(kernel):
     assert torch.equal(seen, torch.ones(36, 36).tril(-1).bool())
 
 
-def test_the_field_of_view_grows_by_half_a_kernel_a_layer():
-    net = network(n_layers=2, kernel=3)  # 4 pixels to the left and above, 3 to either side; a layer adds 1
-    x, context = torch.rand(1, 1, 9, 19).double(), torch.randn(1, 2, 9, 19).double()
-    seen = jacobian(lambda x: net(x, context)[0, 0, 7, 9], x)[0, 0] != 0
-    box = torch.zeros(9, 19).bool()
-    box[1:7, 4:15] = True
-    box[7, 3:9] = True
-    assert torch.equal(seen, box)
-
-
 def test_the_context_of_its_row_and_the_rows_above_reaches_a_pixel():
     net = network()
     x, context = torch.rand(1, 1, 3, 3).double(), torch.randn(1, 2, 3, 3).double()
