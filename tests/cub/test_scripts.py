@@ -88,6 +88,15 @@ def test_what_is_typed_and_shown_is_what_the_model_is_given(trained, tmp_path, c
     assert found.beside.isnan().all()
 
 
+def test_features_of_another_network_are_refused(trained, monkeypatch):
+    config = sample.Config(trained("cub"), demo=True)
+    model, vocabulary = sample.load_trained(config)
+    monkeypatch.setattr(trained_model, "network_behind", lambda config: {"weights": "others", "size": 7})
+    message = "was trained on features from weights correlograms of colours, these are from weights others, size 7"
+    with pytest.raises(InputError, match=message):
+        trained_model.load_birds("test", model, vocabulary, config)
+
+
 def test_standard_errors_are_of_images(monkeypatch, trained):
     """Ten captions of one image say nothing more about the spread of images."""
     run = trained("cub")

@@ -26,6 +26,12 @@ def accuracies(images, tau, **options):
     return classify.accuracies(model, characters_of(images), classify.Config(Path(), k_shot=1, **options))
 
 
+def test_separated_characters_are_classified():
+    images = 100 * torch.arange(30.0)[:, None, None] + torch.randn(30, 4, 1)
+    found = accuracies(images, 1000.0, n_way=20, episodes=5, n_queries=3, n_samples=5)  # all images of each
+    assert found.tolist() == [1.0] * 5
+
+
 @pytest.mark.parametrize(("p", "n"), [(0.0, 10), (0.3, 50), (1.0, 100)])
 def test_intervals_hold_the_shares_that_make_what_was_found_likely(p, n):
     """Wilson's: the true shares from which p is 1.96 standard deviations away, by a grid."""
@@ -165,6 +171,17 @@ def test_new_characters_have_a_code_a_row(monkeypatch, shown, of_code):
     assert values.shape == (8, 8)
     assert len(values.unique()) == (8 if of_code else 64)
     assert not of_code or (values == values[:, :1]).all()
+
+
+def test_new_alphabets_have_a_code_a_row(monkeypatch, shown):
+    """Characters of a row differ, and are alike by the prior given their alphabet."""
+    model = telling(monkeypatch, "hierarchical", of_code=True)
+    seen = []
+    model.prior["c"].register_forward_pre_hook(lambda _, args, kwargs: seen.append(kwargs["a"]), with_kwargs=True)
+    call(sample, "-", "--new", "alphabets", "--n-samples", "5")
+    assert len(shown[0][:, :, 0, 0, 0].unique()) == 40
+    a = seen[0].view(8, 5, -1)
+    assert (a == a[:, :1]).all() and len(a[:, 0, 0].unique()) == 8
 
 
 def test_characters_of_an_alphabet(monkeypatch, shown):
