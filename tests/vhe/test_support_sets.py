@@ -81,6 +81,23 @@ def test_data_that_make_no_tensor_stay_as_they_are(data):
     assert loader.examples.to(torch.device("meta")) is loader.examples
 
 
+def test_transforms_of_lists():
+    def repeat(words, n):
+        return [word * n for word in words]
+
+    transforms = [
+        Transform(repeat, [1, 2], ["c"]),
+        Transform(lambda words, mark: [w + mark for w in words], ["?", "!"]),
+    ]
+    examples = SupportSets(WORDS, {"c": [0] * 6}, {"c": 12}, transforms, generator=generator())
+    batch = examples[torch.arange(6).repeat(20)]
+    for i, (target, support) in enumerate(zip(batch.target, batch.inputs["c"], strict=True)):
+        assert sorted(support) == sorted(word * n + target[-1] for word in WORDS for n in (1, 2))
+        assert target.startswith(WORDS[i % 6])
+    assert set(batch.target) == {word * n + mark for word in WORDS for n in (1, 2) for mark in "?!"}
+    assert batch.sizes["c"].tolist() == [12.0] * 120
+
+
 def test_an_epoch_has_each_example_once_in_an_order_of_the_generator():
     def epochs(seed):
         loader = DataLoader(DATA, {"c": LABELS}, {"c": 2}, 5, generator=generator(seed))
