@@ -7,7 +7,7 @@ from torch.nn.functional import affine_grid, grid_sample
 from common.checkpoints import load_model, start_from
 from training.options import as_json
 from vhe import sample, train
-from vhe.character_sets import support_sets
+from vhe.character_sets import STYLES, in_style, support_sets
 from vhe.data import Characters
 from vhe.framework.estimators import log_conditional
 from vhe.model import Images, IndependentPixels, build
@@ -49,6 +49,28 @@ def test_training_learns_characters_from_few_examples(tmp_path, monkeypatch):
     assert difference.mean() > 8 * difference.std() / len(difference) ** 0.5
     independent = torch.distributions.Bernoulli(seen.images.mean(dim=0).clamp(0.01, 0.99)).log_prob(unseen.images)
     assert own.mean() > independent.sum(dim=(1, 2, 3)).mean() + 60
+
+
+def test_turned_characters_are_others_and_styles_are_shared():
+    images = (torch.rand(6, 1, 28, 28) < 0.3).float()
+    characters = Characters.of(images, [f"a/{c}/{i}.png" for c in "xy" for i in range(3)])
+    versions = {("turned", v): images.rot90(v, (2, 3)) for v in range(4)}
+    versions |= {style: in_style(images, style) for style in STYLES}
+    known = {x[i].numpy().tobytes(): (i // 3, version) for version, x in versions.items() for i in range(6)}
+
+    def drawn(latent, *options):
+        batch = support_sets(characters, *options)[torch.arange(6).repeat(40)]
+        pairs = zip(batch.target, batch.inputs[latent], strict=True)
+        return [(known[x.numpy().tobytes()], [known[y.numpy().tobytes()] for y in others]) for x, others in pairs]
+
+    turned = drawn("c", "cz", 2, True)
+    assert all(others == [of_target] * 2 for of_target, others in turned) and len({v for (_, v), _ in turned}) == 4
+    of_contents, of_styles = (drawn(latent, "csz", 2) for latent in "cs")
+    assert all({c for c, _ in others} == {character} for (character, _), others in of_contents)
+    assert any(v != style for (_, style), others in of_contents for _, v in others)
+    assert all({v for _, v in others} == {style} for (_, style), others in of_styles)
+    assert any(c != character for (character, _), others in of_styles for c, _ in others)
+    assert {v for (_, v), _ in of_styles} == set(STYLES)
 
 
 def test_z_places_the_map():
