@@ -1,12 +1,9 @@
 """Captions as words, CUB's files in both layouts, and what the scripts load of them."""
 
 import json
-import os
 import shutil
-import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -14,7 +11,6 @@ from PIL import Image
 import cub.data
 import cub.layouts
 from common.data import image_caches
-from common.data.image_caches import Kind, decode
 from common.data.torchvision_import import datasets, transforms
 from common.errors import InputError
 from common.progress import print_once
@@ -48,14 +44,6 @@ def test_captions_are_split_as_the_authors_do():
     two = words("it has a grey belly. its bill is 2.5 inches (long)..")
     assert " ".join(two) == "it has a grey belly . its bill is 2.5 inches ( long ) ..", "periods end sentences"
     assert words("  ") == []
-
-
-def test_a_missing_tokenizer_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "nltk.tokenize", None)
-    monkeypatch.setitem(sys.modules, "nltk.tokenize.treebank", None)
-    for use in (lambda: words("a bird"), lambda: Vocabulary(SPECIAL).sentences(torch.zeros(1, LENGTH).long())):
-        with pytest.raises(InputError, match="NLTK: pip install nltk"):
-            use()
 
 
 def test_words_seen_often_enough_are_numbered_as_they_first_occur():
@@ -92,57 +80,6 @@ def test_numbers_become_sentences():
     assert vocabulary.sentences(made) == ["bird bird", "", " ".join(["bird"] * 32)], "and one without an end"
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [(["a", *SPECIAL], "begins with <exc>, <pad>, <eos>"), ([*SPECIAL, "a", "b", "a"], "twice"), ([], "begins with")],
-)
-def test_other_vocabularies_are_refused(given, message):
-    with pytest.raises(InputError, match=message):
-        Vocabulary(given)
-
-
-def authors_vocabulary(n=5):
-    ordered = [*SPECIAL, "bird", "schön"][:n]
-    return {"w2i": {word: i for i, word in enumerate(ordered)}, "i2w": {str(i): word for i, word in enumerate(ordered)}}
-
-
-def test_the_authors_vocabulary_is_read(tmp_path):
-    path = tmp_path / "cub.vocab"
-    path.write_bytes(json.dumps(authors_vocabulary(), ensure_ascii=False).encode())
-    assert read_vocabulary(path).words == [*SPECIAL, "bird", "schön"]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b'{"w2i": {"<ex', "is damaged, "),
-        (b"\x80\x04", "is damaged, "),
-        (b"[1]", "is damaged, "),
-        (b'{"w2i": {}}', "is damaged, "),
-        (b'{"w2i": {}, "i2w": 3}', "is damaged, "),
-        (b'{"w2i": {}, "i2w": {"0": {}}}', "is damaged, "),
-        (b'{"w2i": {}, "i2w": {}}', "lacks"),
-        (json.dumps(authors_vocabulary(2)).encode(), "lacks"),
-        (json.dumps(authors_vocabulary() | {"w2i": authors_vocabulary(4)["w2i"]}).encode(), "contradicts itself"),
-    ],
-)
-def test_another_vocabulary_is_named(tmp_path, content, message):
-    path = tmp_path / "cub.vocab"
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=rf"cub.vocab .*{message}.*cub.vocab that the authors"):
-        read_vocabulary(path)
-
-
-def test_a_missing_vocabulary_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"absent is missing"):
-        read_vocabulary(tmp_path / "absent")
-
-
-def test_images_lie_below_the_data(tmp_path):
-    with pytest.raises(InputError, match="--images-dir /elsewhere: give the folder's path below --data-dir"):
-        find_birds(write_cub(tmp_path), Path("/elsewhere"))
-
-
 def files_of(*classes):
     return [f"{name}/bird_{i}.jpg" for name in classes for i in range(IMAGES[name])]
 
@@ -158,28 +95,20 @@ def test_every_fourth_captioned_class_is_a_test_class(tmp_path, capsys):
     assert found.captions["train"][30:32] == [caption("b.Two", 0, k) for k in range(2)]
     find_birds(tmp_path)
     assert capsys.readouterr().err.count("every fourth of the 5 captioned classes is a test class") == 1
-
-
-def test_lists_say_which_are_the_test_classes(tmp_path, capsys):
-    print_once.cache_clear()
-    lists = dict(
-        zip(CLASSES.values(), [["b.Two", "z.Absent", "f.Five", ""], ["a.One", "c.Three", "e.Four"]], strict=True)
-    )
-    found = find_birds(write_cub(tmp_path / "cub", lists=lists).parent)
-    assert found.names["train"] == files_of("b.Two", "f.Five")
-    assert found.names["test"] == files_of("a.One", "c.Three", "e.Four")
-    assert capsys.readouterr().err == ""
-
-
-def test_captions_of_other_images_are_left_out(tmp_path):
-    write_cub(tmp_path)
-    expected = find_birds(tmp_path).captions
-    for name in ("a.One/of_another_set.txt", "z.Other/bird.txt"):
+    for name in ("a.One/of_another_set.txt", "z.Other/bird.txt"):  # captions of other images
         (tmp_path / "text_c10" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "text_c10" / name).write_text("one line alone")
-    assert find_birds(tmp_path).captions == expected
     shutil.move(tmp_path / "CUB_200_2011", tmp_path / "crops")
-    assert find_birds(tmp_path, Path("crops/images")).captions == expected
+    for name, classes in zip(
+        CLASSES.values(), [["b.Two", "c.Three", "f.Five", "z.Absent", ""], ["a.One", "e.Four"]], strict=True
+    ):
+        (tmp_path / name).write_text("\n".join(classes))
+    listed = find_birds(tmp_path, Path("crops/images"))
+    assert (listed.names["train"], listed.names["test"]) == (
+        files_of("b.Two", "c.Three", "f.Five"),
+        files_of("a.One", "e.Four"),
+    )
+    assert capsys.readouterr().err == "" and listed.captions["test"][30:] == found.captions["test"]
 
 
 def test_captions_are_cleaned(tmp_path):
@@ -218,88 +147,6 @@ def test_files_as_people_have_them_are_read(tmp_path):
     assert (found.names, found.captions) == (expected.names, expected.captions)
 
 
-def edit(path, change):
-    path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
-
-
-@pytest.mark.parametrize(
-    ("harm", "message"),
-    [
-        (lambda d: shutil.rmtree(d / "text_c10"), r"text_c10 is missing: unpack CUB_200_2011.tgz .*reedscott.*--demo"),
-        (lambda d: shutil.rmtree(d / "CUB_200_2011"), r"CUB_200_2011/images is missing: unpack"),
-        (
-            lambda d: (d / "text_c10/e.Four/bird_1.txt").unlink(),
-            r"e.Four/bird_1.jpg has no captions: .*bird_1.txt is mis",
-        ),
-        (
-            lambda d: edit(d / "text_c10/a.One/bird_2.txt", lambda x: x[:9]),
-            r"a.One/bird_2.txt has 9 lines instead of 10",
-        ),
-        (
-            lambda d: edit(d / "text_c10/a.One/bird_2.txt", lambda x: [*x, "a"]),
-            r"bird_2.txt has 11 lines instead of 10",
-        ),
-        (
-            lambda d: edit(d / "text_c10/a.One/bird_2.txt", lambda x: [*x[:9], ""]),
-            r"bird_2.txt has no caption in line 10",
-        ),
-        (
-            lambda d: edit(d / "text_c10/a.One/bird_2.txt", lambda x: [*x[:4], " \ufffd ", *x[5:]]),
-            r"a.One/bird_2.txt has no caption in line 5",
-        ),
-        (
-            lambda d: (d / "text_c10/a.One/bird_2.txt").write_text("a bird\n" * 10, "utf-16"),
-            r"a.One/bird_2.txt holds NUL characters, as texts in UTF-16 do: save it in UTF-8",
-        ),
-        (lambda d: (d / "CUB_200_2011/images/d.None/notes.txt").touch(), r"d.None/notes.txt is not an image"),
-        (
-            lambda d: (d / "testclasses.txt").write_text("e.Four\n"),
-            r"trainvalclasses.txt is missing",
-        ),
-        (
-            lambda d: [(d / name).write_text("e.Four\n") for name in CLASSES.values()],
-            r"a.One is in 0 of trainvalclasses.txt and testclasses.txt",
-        ),
-        (
-            lambda d: [(d / name).write_text("\n".join(CAPTIONED)) for name in CLASSES.values()],
-            r"a.One is in 2 of trainvalclasses.txt and testclasses.txt",
-        ),
-        (
-            lambda d: [(d / name).write_text("\n".join(CAPTIONED) * i) for i, name in enumerate(CLASSES.values())],
-            r"no image with captions of a train class",
-        ),
-        (
-            lambda d: [shutil.rmtree(d / "text_c10" / x) for x in CAPTIONED[3:]],
-            r"no image with captions of a test class",
-        ),
-    ],
-)
-def test_what_does_not_fit_together_is_named(tmp_path, harm, message):
-    harm(write_cub(tmp_path))
-    with pytest.raises(InputError, match=message) as error:
-        find_birds(tmp_path)
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("harm", "message"),
-    [
-        (lambda d: (d / "test/b.One/1.jpg").touch(), r"text_testclasses.txt has 40 lines instead of 50"),
-        (lambda d: (d / "text_testclasses.txt").unlink(), r"text_testclasses.txt is missing"),
-        (lambda d: shutil.rmtree(d / "test"), r"test is missing: unpack"),
-        (
-            lambda d: edit(d / "text_trainvalclasses.txt", lambda x: [*x[:11], "", *x[12:]]),
-            r"text_trainvalclasses.txt has no caption in line 12",
-        ),
-        (lambda d: (d / "train/b.One/list.csv").touch(), r"train/b.One/list.csv is not an image"),
-    ],
-)
-def test_what_does_not_fit_the_authors_layout_is_named(tmp_path, harm, message):
-    harm(write_authors(tmp_path))
-    with pytest.raises(InputError, match=message):
-        find_birds(tmp_path)
-
-
 def test_images_are_paired_with_their_captions(tmp_path):
     squashed = transforms.Compose([transforms.Resize([64, 64]), transforms.PILToTensor()])
     train = load("train", data_config(write_cub(tmp_path), OPTIONS))
@@ -322,52 +169,6 @@ def test_images_are_paired_with_their_captions(tmp_path):
     assert train.captions[21] == caption("a.One", 2, 1) and train.files[2].name == "bird_2.jpg"
 
 
-def test_features_come_beside_their_images(tmp_path, monkeypatch):
-    asked = []
-
-    def load_features(found, split, cache_dir):
-        asked.append((found.names[split], cache_dir))
-        return torch.arange(2.0)[:, None].expand(2, 2048)
-
-    options = BirdOptions(cache_dir=tmp_path / "cache")
-    with pytest.raises(InputError, match="run features.py with the same --data-dir"):
-        load("test", data_config(write_cub(tmp_path), options), source="feature")
-    assert not [*tmp_path.rglob("cub_test_64_*")], "the photographs are not decoded before"
-    monkeypatch.setattr(cub.data, "load_features", load_features)
-    found = load("test", data_config(tmp_path, options), source="feature").examples
-    images = load("test", data_config(tmp_path, options)).examples.modalities["image"]
-    assert asked == [(files_of("e.Four"), tmp_path / "cache")]
-    assert found[torch.tensor([3, 12, 19])].modalities["feature"][:, 7].tolist() == [0, 1, 1]
-    assert found.modalities["image"].equal(images) and list(found.rows) == ["image", "feature", "caption"]
-
-
-def test_the_last_images_are_held_out_with_their_captions(tmp_path):
-    whole = load("train", data_config(write_cub(tmp_path), OPTIONS))
-    for limit, valid, expected in ((None, 2, (5, 2)), (6, 2, (4, 2)), (None, 0, (7, 0)), (None, None, (7, 0))):
-        train, held_out = load_train(data_config(tmp_path, OPTIONS, limit=limit, valid=valid))
-        n = expected[0]
-        assert len(train.classes) == len(train.files) == n and len(train.captions) == len(train.examples) == 10 * n
-        assert train.vocabulary.words == whole.vocabulary.words, "whatever the limit"
-        x = train.examples.modalities
-        assert x["image"].equal(whole.examples.modalities["image"][:n]) and len(x["caption"]) == 10 * n
-        assert (held_out is None) == (expected[1] == 0)
-        if held_out:
-            assert (
-                held_out.captions == whole.captions[10 * n : 10 * n + 20] and held_out.files == whole.files[n : n + 2]
-            )
-            assert held_out.classes.equal(whole.classes[n : n + 2])
-            batch, same = held_out.examples[[13]].modalities, whole.examples[[10 * n + 13]].modalities
-            assert all(batch[name].equal(same[name]) for name in same)
-    assert len(whole[:2].captions) == 20 and len(whole[:100].captions) == 70
-    with pytest.raises(InputError, match="--valid 7 leaves no training image: it must be below 7"):
-        load_train(data_config(tmp_path, OPTIONS, valid=7))
-
-
-def test_the_last_tenth_is_held_out_by_default():
-    train, valid = load_train(data_config(Path("absent"), OPTIONS, demo=True, limit=40))
-    assert len(train.classes) == 36 and len(valid.classes) == 4 and len(valid.examples) == 40
-
-
 def test_what_is_made_is_kept(tmp_path, monkeypatch):
     options = BirdOptions(cache_dir=tmp_path / "cache")
     first = load("train", data_config(write_cub(tmp_path / "data"), options))
@@ -385,61 +186,120 @@ def test_what_is_made_is_kept(tmp_path, monkeypatch):
     assert changed.vocabulary.words[3:6] == ["new", "words", "here"], "other captions are split anew"
 
 
-def test_damaged_words_are_named(tmp_path):
-    load("train", data_config(write_cub(tmp_path), OPTIONS))
-    (path,) = tmp_path.glob("cub_words_*.npz")
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 255
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=rf"{path.name} is damaged .*delete it, and it will be made again"):
-        load("train", data_config(tmp_path, OPTIONS))
+def test_features_come_beside_their_images(tmp_path, monkeypatch):
+    asked = []
+
+    def load_features(found, split, cache_dir):
+        asked.append((found.names[split], cache_dir))
+        return torch.arange(2.0)[:, None].expand(2, 2048)
+
+    options = BirdOptions(cache_dir=tmp_path / "cache")
+    with pytest.raises(InputError, match="run features.py with the same --data-dir"):
+        load("test", data_config(write_cub(tmp_path), options), source="feature")
+    assert not [*tmp_path.rglob("cub_test_64_*")], "the photographs are not decoded before"
+    monkeypatch.setattr(cub.data, "load_features", load_features)
+    found = load("test", data_config(tmp_path, options), source="feature").examples
+    assert asked == [(files_of("e.Four"), tmp_path / "cache")]
+    assert found[torch.tensor([3, 12, 19])].modalities["feature"][:, 7].tolist() == [0, 1, 1]
+    assert list(found.rows) == ["image", "feature", "caption"]
 
 
-def test_words_of_other_captions_are_refused(tmp_path):
-    load("train", data_config(write_cub(tmp_path), OPTIONS))
-    load("test", data_config(tmp_path, OPTIONS), vocabulary=Vocabulary(SPECIAL))
-    one, other = tmp_path.glob("cub_words_*.npz")
-    shutil.copy(one, other)
-    with pytest.raises(InputError, match=rf"{other.name} was made with --captions"):
-        (
-            load("train", data_config(tmp_path, OPTIONS)),
-            load("test", data_config(tmp_path, OPTIONS)),
-        )
+def test_the_last_images_are_held_out_with_their_captions(tmp_path):
+    whole = load("train", data_config(write_cub(tmp_path), OPTIONS))
+    for limit, valid, n, n_valid in ((None, 2, 5, 2), (6, 2, 4, 2), (None, 0, 7, 0)):
+        train, held_out = load_train(data_config(tmp_path, OPTIONS, limit=limit, valid=valid))
+        assert len(train.classes) == len(train.files) == n and len(train.captions) == len(train.examples) == 10 * n
+        assert train.vocabulary.words == whole.vocabulary.words, "whatever the limit"
+        assert train.examples.modalities["image"].equal(whole.examples.modalities["image"][:n])
+        assert (held_out is None) == (n_valid == 0)
+        if held_out:
+            assert held_out.captions == whole.captions[10 * n : 10 * n + 20]
+            assert held_out.files == whole.files[n : n + 2] and held_out.classes.equal(whole.classes[n : n + 2])
+            batch, same = held_out.examples[[13]].modalities, whole.examples[[10 * n + 13]].modalities
+            assert all(batch[name].equal(same[name]) for name in same)
+    train, valid = load_train(data_config(Path("absent"), OPTIONS, demo=True, limit=40))
+    assert len(train.classes) == 36 and len(valid.classes) == 4, "a tenth by default"
 
 
-def test_words_need_no_place_to_be_kept(tmp_path, monkeypatch):
-    load("test", data_config(write_cub(tmp_path), OPTIONS))
-    for path in tmp_path.glob("cub_words_*"):
-        path.unlink()
-    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
-    assert len(load("test", data_config(tmp_path, OPTIONS)).captions) == 20 and not list(tmp_path.glob("cub_words_*"))
-
-
-def test_drawn_birds_need_no_files():
-    absent = Path("absent")
-    train, test = (load(split, data_config(absent, OPTIONS, demo=True, limit=30)) for split in ("train", "test"))
+def test_drawn_birds_are_paired_with_their_captions_and_features():
+    train, test = (load(split, data_config("", OPTIONS, demo=True, limit=30)) for split in ("train", "test"))
     assert train.vocabulary.words == test.vocabulary.words
     images, captions, attributes = birds.demo("test", 30)
     assert test.examples.modalities["image"].equal(images) and test.captions == captions
-    assert test.attributes.equal(attributes) and test.classes.equal(attributes[:, 0]) and test.files == []
-    assert test.class_names[:2] == ["black crown", "white crown"] and train.attributes.shape == (30, 6)
+    assert test.attributes.equal(attributes) and test.classes.equal(attributes[:, 0])
     assert (test.examples.modalities["caption"] > 0).all(), "no word is unknown"
-    features = load(
-        "test", data_config(absent, OPTIONS, demo=True, limit=20), source="feature", vocabulary=Vocabulary(SPECIAL)
-    )
+    features = load("test", data_config("", OPTIONS, demo=True, limit=20), "feature", Vocabulary(SPECIAL))
     assert features.examples.modalities["feature"].equal(birds.features(images[:20]))
     assert features.examples.modalities["caption"][:, 0].eq(0).all() and len(features[:3].attributes) == 3
 
 
-def test_images_can_be_squashed(tmp_path):
-    pixels = np.zeros((40, 80, 3), dtype=np.uint8)
-    pixels[:, :20] = 255
-    Image.fromarray(pixels).save(tmp_path / "a.png")
-    square, squashed = (decode(tmp_path / "a.png", Kind(squashed=x)) for x in (False, True))
-    assert squashed.shape == square.shape == (3, 64, 64)
-    assert squashed[:, :, :15].min() == 255 and squashed[:, :, 17:].max() == 0, "a quarter of the width"
-    assert square.max() < 128, "the square in the middle has none of it but at its edge"
-    path = tmp_path / "a.npy"
-    image_caches.load(tmp_path, ["a.png"], path, Kind(squashed=True))
-    with pytest.raises(InputError, match=r"a.npy holds other images"):
-        image_caches.load(tmp_path, ["a.png"], path, Kind())
+def authors_vocabulary(n=5):
+    ordered = [*SPECIAL, "bird", "schön"][:n]
+    return {"w2i": {word: i for i, word in enumerate(ordered)}, "i2w": {str(i): word for i, word in enumerate(ordered)}}
+
+
+def test_the_authors_vocabulary_is_read_and_another_one_refused(tmp_path):
+    path = tmp_path / "cub.vocab"
+    path.write_bytes(json.dumps(authors_vocabulary(), ensure_ascii=False).encode())
+    assert read_vocabulary(path).words == [*SPECIAL, "bird", "schön"]
+    for content, message in (
+        (b'{"w2i": {"<ex', "is damaged, "),
+        (b'{"w2i": {}, "i2w": {"0": {}}}', "is damaged, "),
+        (json.dumps(authors_vocabulary(2)).encode(), "lacks"),
+        (json.dumps(authors_vocabulary() | {"w2i": authors_vocabulary(4)["w2i"]}).encode(), "contradicts itself"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=rf"cub.vocab .*{message}.*cub.vocab that the authors"):
+            read_vocabulary(path)
+    for given, message in (
+        (["a", *SPECIAL], "begins with <exc>, <pad>, <eos>"),
+        ([*SPECIAL, "a", "b", "a"], "twice"),
+    ):
+        with pytest.raises(InputError, match=message):
+            Vocabulary(given)
+
+
+def edit(path, change):
+    path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
+
+
+CAPTIONS_OF_ONE = "text_c10/a.One/bird_2.txt"
+
+
+@pytest.mark.parametrize(
+    ("write", "harm", "message"),
+    [
+        (
+            write_cub,
+            lambda d: (d / "text_c10/e.Four/bird_1.txt").unlink(),
+            "e.Four/bird_1.jpg has no captions: .*bird_1.txt is mis",
+        ),
+        (write_cub, lambda d: edit(d / CAPTIONS_OF_ONE, lambda x: x[:9]), "bird_2.txt has 9 lines instead of 10"),
+        (
+            write_cub,
+            lambda d: edit(d / CAPTIONS_OF_ONE, lambda x: [*x[:4], " \ufffd ", *x[5:]]),
+            "a.One/bird_2.txt has no caption in line 5",
+        ),
+        (write_cub, lambda d: (d / "CUB_200_2011/images/d.None/a.txt").touch(), "d.None/a.txt is not an image"),
+        (
+            write_cub,
+            lambda d: [(d / name).write_text("\n".join(CAPTIONED)) for name in CLASSES.values()],
+            "a.One is in 2 of trainvalclasses.txt and testclasses.txt",
+        ),
+        (
+            write_cub,
+            lambda d: [(d / name).write_text("\n".join(CAPTIONED) * i) for i, name in enumerate(CLASSES.values())],
+            "no image with captions of a train class",
+        ),
+        (
+            write_authors,
+            lambda d: (d / "test/b.One/1.jpg").touch(),
+            "text_testclasses.txt has 40 lines instead of 50",
+        ),
+    ],
+)
+def test_what_does_not_fit_together_is_named(tmp_path, write, harm, message):
+    harm(write(tmp_path))
+    with pytest.raises(InputError, match=message) as error:
+        find_birds(tmp_path)
+    assert "\n" not in str(error.value)

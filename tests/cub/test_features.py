@@ -14,10 +14,9 @@ from torch import nn
 from common.checkpoints import load
 from common.data.torchvision_import import models, transforms
 from common.errors import InputError
-from common.io import save_tensors
 from cub import feature_files, feature_network, features
 from cub.feature_files import about, features_of_file, load_features, nearest, network_of
-from cub.feature_network import MEAN, STD, Recipe, extractor, features_of, fingerprint, random_crops
+from cub.feature_network import MEAN, STD, Recipe, extractor, features_of, random_crops
 from cub.features import Config
 from tests.helpers.resnet import small_resnet
 
@@ -185,13 +184,6 @@ def test_training_learns_and_goes_on_as_if_never_stopped(tmp_path, small, monkey
         feature_network.train(images, labels, RECIPE._replace(lr=0.1), CPU, False, {"names": "x"}, tmp_path / "b")
 
 
-def test_a_loss_that_is_not_finite_stops_the_training(tmp_path, small):
-    images, labels = colours(20)
-    with pytest.raises(InputError, match="not finite in epoch 1: try a smaller --lr"):
-        feature_network.train(images, labels, RECIPE._replace(lr=1e30), CPU, False, {}, tmp_path / "a")
-    assert not (tmp_path / "a").exists()
-
-
 def test_the_network_never_sees_test_classes(tmp_path, small, found, monkeypatch):
     seen, train = [], feature_network.train
 
@@ -214,12 +206,6 @@ def test_the_network_never_sees_test_classes(tmp_path, small, found, monkeypatch
         features.main(config(tmp_path / "other", weights=tmp_path / feature_files.NETWORK))
 
 
-def test_one_class_is_none_to_train_on(tmp_path, small, found):
-    found.names |= {"train": found.names["train"][:6], "uncaptioned": []}
-    with pytest.raises(InputError, match="has 6 images of 1 classes to train on, which are too few"):
-        features.main(config(tmp_path))
-
-
 def test_features_are_kept_in_the_images_order_and_made_once(tmp_path, small, found, monkeypatch):
     monkeypatch.setattr(features, "DECODED_AT_ONCE", 5)
     with pytest.raises(InputError, match="features_train.json is missing: run features.py with the same --data-dir"):
@@ -240,79 +226,69 @@ def test_features_are_kept_in_the_images_order_and_made_once(tmp_path, small, fo
     assert load_features(found, "test", tmp_path).equal(kept)
 
 
-def test_features_of_other_images_networks_or_sizes_are_refused(tmp_path, small, found):
+def test_the_nearest_are_by_euclidean_distance(monkeypatch):
+    monkeypatch.setattr(feature_files, "NEAREST_AT_ONCE", 2)
+    among = torch.tensor([[0.0, 0.0], [10.0, 0.0], [3.0, 4.0]])
+    query = torch.tensor([[6.0, 1.0], [1.0, 1.0], [7.0, 0.0], [2.0, 3.0], [10.0, 0.0]])
+    # squared distances of the first: 37, 17, 18; the dot product would choose the second for all but the fourth
+    assert nearest(query, among).tolist() == [1, 0, 1, 2, 1]
+    monkeypatch.undo()
+    alike = 1 + 1e-4 * torch.randn(300, 2048, generator=torch.Generator().manual_seed(0))
+    assert nearest(alike[:50], alike).equal(torch.arange(50)), "also where products would round differences away"
+
+
+def test_what_cannot_be_trained_or_made_is_named(tmp_path, small, found):
+    images, labels = colours(20)
+    with pytest.raises(InputError, match="not finite in epoch 1: try a smaller --lr"):
+        feature_network.train(images, labels, RECIPE._replace(lr=1e30), CPU, False, {}, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
     features.main(config(tmp_path))
-    with pytest.raises(
-        InputError, match="was trained with other options or on other images: delete cub_resnet101.pth.tar"
+    network = tmp_path / feature_files.NETWORK
+    features.main(config(tmp_path, weights=network, size=None))  # the one it was trained for
+    bad = small_resnet(5).state_dict()
+    torch.save(bad | {"bn1.running_mean": torch.full((2048,), torch.nan)}, tmp_path / "nan.pth")
+    del bad["bn1.running_mean"]
+    torch.save(bad, tmp_path / "lacks.pth")
+    for options, message in (
+        ({"epochs": 2}, "was trained with other options or on other images: delete cub_resnet101.pth.tar"),
+        ({"weights": network, "size": 20}, "with another --size"),
+        ({"weights": tmp_path / "lacks.pth"}, "lacks.pth does not fit ResNet-101: .*bn1.running_mean"),
+        ({"weights": tmp_path / "nan.pth"}, "not finite, in bn1.running_mean"),
+        ({"weights": tmp_path / "none.pth"}, "none.pth: there is no such file; give one, torchvision or train"),
     ):
-        features.main(config(tmp_path, epochs=2))
-    with pytest.raises(InputError, match="with another --size"):
-        features.main(config(tmp_path, weights=tmp_path / feature_files.NETWORK, size=20))
-    features.main(config(tmp_path, weights=tmp_path / feature_files.NETWORK, size=None))  # the one it was trained for
-    with pytest.raises(InputError, match=r"--epochs needs --weights train \(got --weights torchvision\)"):
-        features.main(Config(cache_dir=tmp_path, epochs=3))
+        with pytest.raises(InputError, match=message):
+            features.main(config(tmp_path, **options))
+    found.names |= {"train": found.names["train"][:6], "uncaptioned": []}
+    with pytest.raises(InputError, match="has 6 images of 1 classes to train on, which are too few"):
+        features.main(config(tmp_path / "one"))
+
+
+def test_features_that_belong_to_others_are_refused(tmp_path, small, found):
+    for name, seed in (("own", 0), ("others", 1)):
+        features.main(config(tmp_path / name, seed=seed))
+    own = tmp_path / "own"
+
+    def refused(split, message, found=found):
+        with pytest.raises(InputError, match=message):
+            load_features(found, split, own)
+
     other = SimpleNamespace(folder=found.folder, names={"train": found.names["train"][1:]})
-    with pytest.raises(InputError, match="features_train.npy holds features of other images"):
-        load_features(other, "train", tmp_path)
+    refused("train", "features_train.npy holds features of other images", other)
     replaced = found.folder / found.names["test"][0]
     before = replaced.stat()
     os.utime(replaced, (0, 0))
-    with pytest.raises(InputError, match="features_test.npy holds features of other images .*: delete features_"):
-        load_features(found, "test", tmp_path)
-    with pytest.raises(InputError, match="features_test.npy holds features of other images .*: delete features_"):
-        features.main(config(tmp_path))
+    refused("test", "features_test.npy holds features of other images .*: delete features_")
     os.utime(replaced, ns=(before.st_atime_ns, before.st_mtime_ns))
-    # another network in the place of theirs
-    torch.manual_seed(1)
-    kept = load(tmp_path / feature_files.NETWORK)
-    save_tensors(tmp_path / feature_files.NETWORK, kept | {"about": kept["about"] | {"md5": "of another"}})
-    with pytest.raises(InputError, match="did not make the features beside it"):
-        network_of(tmp_path)
-
-
-@pytest.mark.parametrize("name", ["features_train.npy", "features_train.json"])
-def test_damaged_files_are_named(tmp_path, small, found, name):
-    features.main(config(tmp_path))
-    content = (tmp_path / name).read_bytes()
-    (tmp_path / name).write_bytes(content[: len(content) // 2])
-    with pytest.raises(InputError, match=f"{name} is .*damaged.*: delete"):
-        load_features(found, "train", tmp_path)
-
-
-def test_features_that_are_not_finite_are_refused(tmp_path, small, found):
-    features.main(config(tmp_path))
-    np.load(tmp_path / "features_train.npy", mmap_mode="r+")[1, 5] = np.inf
-    with pytest.raises(InputError, match="features_train.npy holds values that are not finite, in 1 rows: delete"):
-        load_features(found, "train", tmp_path)
-
-
-def test_features_of_two_networks_are_refused(tmp_path, small, found):
-    for name, seed in (("a", 0), ("b", 1)):
-        features.main(config(tmp_path / name, seed=seed))
     for suffix in ("npy", "json"):
-        shutil.copy(tmp_path / "b" / f"features_test.{suffix}", tmp_path / "a")
-    load_features(found, "train", tmp_path / "a")
-    with pytest.raises(
-        InputError, match="features_test.npy was made by another network than the features of training images"
-    ):
-        load_features(found, "test", tmp_path / "a")
-
-
-def test_a_state_dict_must_fit(tmp_path, small, found):
-    state_dict = small_resnet(5).state_dict()
-    torch.save(state_dict, tmp_path / "fits.pth")
-    features.main(config(tmp_path / "a", weights=tmp_path / "fits.pth"))
-    md5 = fingerprint(extractor(state_dict, ""))
-    assert about(tmp_path / "a") == {"weights": "fits.pth", "size": 16, "md5": md5}
-    del state_dict["bn1.running_mean"]
-    torch.save(state_dict, tmp_path / "lacks.pth")
-    with pytest.raises(InputError, match=r"lacks.pth does not fit ResNet-101: .*bn1.running_mean"):
-        features.main(config(tmp_path / "b", weights=tmp_path / "lacks.pth"))
-    torch.save(state_dict | {"bn1.running_mean": torch.full((2048,), torch.nan)}, tmp_path / "nan.pth")
-    with pytest.raises(InputError, match="not finite, in bn1.running_mean"):
-        features.main(config(tmp_path / "b", weights=tmp_path / "nan.pth"))
-    with pytest.raises(InputError, match="none.pth: there is no such file; give one, torchvision or train"):
-        features.main(config(tmp_path / "b", weights=tmp_path / "none.pth"))
+        shutil.copy(tmp_path / "others" / f"features_test.{suffix}", own)
+    refused("test", "features_test.npy was made by another network than the features of training images")
+    shutil.copy(tmp_path / "others" / feature_files.NETWORK, own)
+    with pytest.raises(InputError, match="did not make the features beside it"):
+        network_of(own)
+    np.load(own / "features_train.npy", mmap_mode="r+")[1, 5] = np.inf
+    refused("train", "features_train.npy holds values that are not finite, in 1 rows: delete")
+    (own / "features_train.json").write_text("{")
+    refused("train", "features_train.json is .*damaged.*: delete")
 
 
 def test_imagenets_weights_are_those_that_torchvision_looks_for(tmp_path, small, monkeypatch):
@@ -328,25 +304,3 @@ def test_imagenets_weights_are_those_that_torchvision_looks_for(tmp_path, small,
         feature_network.imagenet()
     torch.save(small_resnet(5).state_dict(), file)
     extractor(feature_network.imagenet(), "torchvision's weights")
-
-
-def test_the_nearest_are_by_euclidean_distance(monkeypatch):
-    monkeypatch.setattr(feature_files, "NEAREST_AT_ONCE", 2)
-    among = torch.tensor([[0.0, 0.0], [10.0, 0.0], [3.0, 4.0]])
-    query = torch.tensor([[6.0, 1.0], [1.0, 1.0], [7.0, 0.0], [2.0, 3.0], [10.0, 0.0]])
-    # squared distances of the first: 37, 17, 18; the dot product would choose the second for all but the fourth
-    assert nearest(query, among).tolist() == [1, 0, 1, 2, 1]
-    monkeypatch.undo()
-    alike = 1 + 1e-4 * torch.randn(300, 2048, generator=torch.Generator().manual_seed(0))
-    assert nearest(alike[:50], alike).equal(torch.arange(50)), "also where products would round differences away"
-
-
-@pytest.mark.slow
-def test_resnet101_itself_is_trained_and_makes_features(tmp_path, found):
-    found.names |= {"train": found.names["train"][4:8], "test": found.names["test"][:2], "uncaptioned": []}
-    features.main(config(tmp_path, size=32, train_size=32, precision="bf16"))
-    kept = load_features(found, "test", tmp_path)
-    assert kept.shape == (2, 2048) and kept.isfinite().all() and (kept >= 0).all() and kept.std() > 0
-    assert about(tmp_path)["accuracy"] in (0.0, 1.0)  # of the one image held out
-    assert not (tmp_path / features.TRAINING).exists()
-    shutil.rmtree(tmp_path)

@@ -1,24 +1,18 @@
 """The networks of CUB's birds: the authors' own reproduced, tied embeddings, captions' likelihood, mixed families."""
 
 from copy import deepcopy
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
-from torch.distributions import Independent, Laplace, Normal, kl_divergence
+from torch.distributions import Independent, Laplace, Normal
 from torch.nn import functional as F
 
 from common.checkpoints import load_config, load_model
-from common.distributions import LaplaceOrNormal
-from common.errors import InputError
-from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
-from common.models import VAE
-from common.objectives import DregIwaeElbo, IwaeElbo, MmvaeElbo
 from cub import train
 from cub.caption_likelihood import Captions
 from cub.captions import END, PADDING
-from cub.model import MODELS, build
+from cub.model import build
 from tests.helpers.authors import ARGS, WORDS, authors_folder
 from tests.reference import fill
 from training.options import as_json
@@ -135,36 +129,6 @@ def batch(model, n=3):
     return {name: x[name] for name in model.modalities}
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_tied_weights_stay_tied(tmp_path, name):
-    model = build(small(name))
-    if "caption" not in model.modalities:
-        assert model.modalities == (name,)
-        return
-
-    def embedding(model):
-        return model.encoder["caption"][0].weight, model.decoder["caption"][-1].weight
-
-    assert embedding(model)[0] is embedding(model)[1]
-    assert sum(p is embedding(model)[0] for p in model.parameters()) == 1
-    copied = deepcopy(model)
-    assert embedding(copied)[0] is embedding(copied)[1] is not embedding(model)[0]
-    assert copied.likelihood["caption"].words.__self__ is copied.decoder["caption"][-1]
-    before = embedding(model)[0].detach().clone()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    kind = MmvaeElbo if len(model.modalities) > 1 else IwaeElbo
-    kind(model)(batch(model)).backward()
-    optimizer.step()
-    assert not embedding(model)[1].equal(before)
-    torch.save(
-        {"experiment": "cub", "config": as_json(small(name)), "state_dict": model.state_dict()},
-        tmp_path / "m",
-    )
-    loaded = load_model(tmp_path / "m")
-    assert embedding(loaded)[0] is embedding(loaded)[1]
-    assert embedding(loaded)[0].equal(embedding(model)[0])
-
-
 @pytest.mark.parametrize("block", [8, 2048])
 def test_padding_contributes_exactly_zero(monkeypatch, block):
     monkeypatch.setattr("cub.caption_likelihood.BLOCK", block)  # 8: fewer rows than all, and some of padding among them
@@ -201,104 +165,26 @@ def test_a_likeliest_caption_is_padded_after_its_end():
     assert drawn.tolist() == 2 * [[[5, 6, END, *29 * [PADDING]]]]
 
 
-def test_laplace_and_normal_side_by_side_are_each_their_own():
-    loc, scale = torch.randn(3, 2, 4, dtype=torch.float64), torch.rand(3, 2, 4, dtype=torch.float64) + 0.1
-    q = LaplaceOrNormal(loc, scale, torch.tensor([True, False])[:, None])
-    of = (Laplace(loc[:, 0], scale[:, 0]), Normal(loc[:, 1], scale[:, 1]))
-    z = q.rsample((7,))
-    for t, own in enumerate(of):
-        torch.testing.assert_close(q.log_prob(z)[:, :, t], own.log_prob(z[:, :, t]))
-        torch.testing.assert_close(q.variance[:, t], own.variance)
-        for p in (Laplace(loc[:, :1] * 0, scale[:, :1]), Normal(loc[:, :1] * 0, scale[:, :1])):
-            of_p = type(p)(p.loc[:, 0], p.scale[:, 0])
-            torch.testing.assert_close(kl_divergence(q, p)[:, t], kl_divergence(own, of_p))
-    n = 200_000
-    draws = LaplaceOrNormal(torch.zeros(2), torch.tensor([0.5, 2.0]), torch.tensor([True, False])).sample((n,)).double()
-    # moments of a Laplace (mean |x| = b, fourth 24 b^4) and of a normal (fourth 3 sigma^4)
-    assert draws[:, 0].abs().mean().item() == pytest.approx(0.5, rel=0.02)
-    assert draws[:, 0].pow(4).mean().item() == pytest.approx(24 * 0.5**4, rel=0.1)
-    assert draws[:, 1].pow(4).mean().item() == pytest.approx(3 * 2.0**4, rel=0.05)
-
-
-def test_the_bound_of_mixed_families_is_the_papers():
-    """IWAE's looser bound, written out with the two families' own log-densities."""
-    model = build(small("images")).double().eval()
-    x = {name: v.double() if v.is_floating_point() else v for name, v in batch(model).items()}
-    with torch.no_grad():
-        torch.manual_seed(1)
-        bound = IwaeElbo(model, K=4, looser=True).bound(x).value
-        torch.manual_seed(1)
-        q = model.posterior(x)
-        z = q.component_distribution.rsample((4,)).movedim(-2, 0)  # (2, K, B, D)
-        base = q.component_distribution.base_dist
-        own = [f(base.loc[:, t], base.scale[:, t]) for t, f in enumerate((Laplace, Normal))]
-        log_q = torch.stack([p.log_prob(z).sum(dim=-1) for p in own]).logsumexp(dim=0) - torch.tensor(2.0).log()
-        log_w = model.prior().log_prob(z) - log_q
-        for name, p in model.decode(z).items():
-            log_w = log_w + model.weights[name] * p.log_prob(x[name])
-        expected = (log_w.logsumexp(dim=1) - torch.tensor(4.0).log()).mean(dim=0)
-    torch.testing.assert_close(bound, expected)
-
-
-def test_dregs_gradient_of_mixed_families_is_iwaes_in_expectation():
-    """Over a linear decoder, where samples are cheap: means over many draws within four standard errors."""
-
-    class Heads(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.weight = torch.nn.Parameter(torch.tensor([0.3, -0.2], dtype=torch.float64))
-
-        def forward(self, x):
-            return x * self.weight[0], x * 0 + self.weight[1]
-
-    names = ("a", "b")
-    model = VAE(
-        "moe",
-        encoder={name: Heads() for name in names},
-        decoder={name: torch.nn.Identity() for name in names},
-        likelihood=GroupedLikelihood(**{name: SphericalGaussianLikelihood(1.0) for name in names}),
-        latent_dim=1,
-        posterior="laplace-normal",
-    ).double()
-    x = {"a": torch.full((1000, 1), 1.0, dtype=torch.float64), "b": torch.full((1000, 1), -0.5, dtype=torch.float64)}
-
-    def gradients(objective, n=20):
-        found = []
-        for _ in range(n):
-            model.zero_grad()
-            objective(x).backward()
-            found.append(torch.cat([model.encoder[name].weight.grad for name in names]))
-        found = torch.stack(found)
-        return found.mean(dim=0), found.std(dim=0) / n**0.5
-
-    of = [gradients(kind(model, K=3, looser=True)) for kind in (IwaeElbo, DregIwaeElbo)]
-    difference = of[0][0] - of[1][0]
-    error = (of[0][1].square() + of[1][1].square()).sqrt()
-    assert (difference.abs() < 4 * error).all()
-    assert (of[0][0].abs() > 10 * error).any()
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"posterior": "laplace-normal", "model": "image"}, "no fusion own for laplace-normal experts, only for"),
-        ({"fusion": "poe", "posterior": "softplus-normal"}, "there is no fusion poe for softplus-normal experts"),
-        ({"llik_scaling": -1.0}, "--llik-scaling must not be negative"),
-        ({"model": "caption", "llik_scaling": 1.0}, "--model caption has one"),
-        ({"obj": "mvae"}, "--obj mvae does not exist"),
-        ({"model": "image", "fusion": "poe"}, "--fusion poe: --model image has one expert, leave it out"),
-        ({"vocab": Path("cub.vocab")}, "--vocab needs --pre-trained with the authors' model: add it"),
-    ],
-)
-def test_settings_that_make_no_sense_are_refused(tmp_path, options, message):
-    with pytest.raises(InputError, match=message):
-        train.main(train.Config(demo=True, limit=20, save_dir=tmp_path / "run", **options))
-    assert not (tmp_path / "run").exists()
-
-
 def test_the_authors_settings_are_the_defaults():
     for name, d, epochs, llik in (("images", 128, 200, 0.0), ("features", 64, 50, 0.002)):
         config = train.Config(model=name)
         assert (config.n_latents, config.epochs, config.llik_scaling) == (d, epochs, llik)
         assert (config.obj, config.K, config.batch_size, config.lr) == ("dreg", 50, 64, 1e-3)
         assert config.learn_prior
+
+
+def test_tied_weights_stay_tied(tmp_path):
+    model = build(small("features"))
+
+    def embedding(model):
+        return model.encoder["caption"][0].weight, model.decoder["caption"][-1].weight
+
+    assert embedding(model)[0] is embedding(model)[1]
+    assert sum(p is embedding(model)[0] for p in model.parameters()) == 1
+    copied = deepcopy(model)
+    assert embedding(copied)[0] is embedding(copied)[1] is not embedding(model)[0]
+    assert copied.likelihood["caption"].words.__self__ is copied.decoder["caption"][-1]
+    checkpoint = {"experiment": "cub", "config": as_json(small("features")), "state_dict": model.state_dict()}
+    torch.save(checkpoint, tmp_path / "m")
+    loaded = load_model(tmp_path / "m")
+    assert embedding(loaded)[0] is embedding(loaded)[1] and embedding(loaded)[0].equal(embedding(model)[0])

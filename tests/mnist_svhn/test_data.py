@@ -1,7 +1,6 @@
 """Pairs of MNIST and SVHN: the matchings, SVHN's files, and the synthetic street digits."""
 
 import hashlib
-import os
 import zipfile
 from dataclasses import replace
 
@@ -52,11 +51,6 @@ def test_every_matching_pairs_each_image_once_with_one_of_its_class():
     assert i.equal(again[0]) and j.equal(again[1])
 
 
-def test_pairs_of_nothing_are_refused():
-    with pytest.raises(InputError, match="no digit in common"):
-        pair(torch.zeros(3).long(), torch.ones(3).long(), 1, 10, generator())
-
-
 def test_svhn_is_read_in_its_own_format(tmp_path):
     images, labels = read_svhn("test", write_svhn(tmp_path))
     assert images.shape == (24, 3, 32, 32) and images.dtype == torch.uint8
@@ -69,25 +63,13 @@ def test_svhn_is_read_in_its_own_format(tmp_path):
     [
         ({"x": X[:31]}, r"X holds uint8 of shape \(31, 32, 3, 24\), not uint8 of \(32, 32, 3, 1 to 100000\)"),
         ({"x": X.astype(float)}, "X holds another type"),
-        ({"x": X + 1j * X}, "X holds another type"),
         ({"y": Y[:-1]}, "does not hold a label from 1 to 10 for each image"),
-        ({"y": Y + 1}, "does not hold a label from 1 to 10 for each image"),
         ({"y": Y - 1}, "does not hold a label from 1 to 10 for each image"),
-        ({"x": X[..., :0], "y": Y[:0]}, r"X holds uint8 of shape \(32, 32, 3, 0\)"),
-        ({"y": {"a": 1}}, "y holds another type"),
     ],
 )
 def test_files_that_are_not_svhns_are_refused(tmp_path, change, message):
     with pytest.raises(InputError, match=rf"train_32x32.mat.* {message}.*: delete it"):
         read_svhn("train", write_svhn(tmp_path, **change))
-
-
-@pytest.mark.parametrize("damage", [b"", b"MATLAB 5.0", lambda content: content[: len(content) // 2]])
-def test_damaged_files_are_refused(tmp_path, damage):
-    path = write_svhn(tmp_path) / FILES["train"]
-    path.write_bytes(damage(path.read_bytes()) if callable(damage) else damage)
-    with pytest.raises(InputError, match=r"train_32x32.mat is damaged or not a MATLAB 5 file .*: delete it"):
-        read_svhn("train", tmp_path)
 
 
 def test_a_file_of_the_other_split_is_named(tmp_path, monkeypatch, capsys):
@@ -103,20 +85,6 @@ def test_a_file_of_the_other_split_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(mnist_svhn.data, "KNOWN", {("SVHN", FILES["test"]): md5})
     with pytest.raises(InputError, match=f"^{path} holds SVHN's test_32x32.mat, not SVHN's train_32x32.mat: put the"):
         read_svhn("train", tmp_path)
-
-
-def test_svhn_is_downloaded_and_checked(tmp_path, monkeypatch, server):
-    content = (write_svhn(tmp_path) / FILES["test"]).read_bytes()
-    server.content[f"/{FILES['test']}"] = content
-    monkeypatch.setattr(mnist_svhn.data, "URL", f"{server.url}/")
-    for md5, fits in ((hashlib.md5(content).hexdigest(), True), ("0" * 32, False)):
-        monkeypatch.setitem(mnist_svhn.data.KNOWN, ("SVHN", FILES["test"]), md5)
-        if fits:
-            images, labels = read_svhn("test", tmp_path / "new", download=True)
-            assert images.shape == (24, 3, 32, 32) and labels.equal(read_svhn("test", tmp_path)[1])
-        else:
-            with pytest.raises(InputError, match="could not be downloaded .*md5"):
-                read_svhn("test", tmp_path / "other", download=True)
 
 
 def test_a_missing_svhn_says_what_to_do(tmp_path):
@@ -145,28 +113,9 @@ def test_no_digit_is_in_both_modalities_of_the_demo(monkeypatch):
     examples = load("test", data_config("", PairOptions(), demo=True))
     first = {image.numpy().tobytes() for image in examples.modalities["mnist"][:, 0]}
     assert len(first) > 140 and not first & {image.numpy().tobytes() for image in seen[0]}
-    other = load("train", data_config("", PairOptions(), demo=True, limit=7))
-    assert len(other) == 7 and len(other[:]) == 7
-
-
-def test_street_digits_are_bytes_in_colour_from_a_seed():
-    digits = torch.zeros(12, 28, 28, dtype=torch.uint8)
-    digits[:, 4:24, 12:16] = 255
-    images = street_digits(digits, seed=0)
-    assert images.shape == (12, 3, 32, 32) and images.dtype == torch.uint8
-    assert images.equal(street_digits(digits, seed=0)) and not images.equal(street_digits(digits, seed=1))
-    grey = images.float().mean(dim=1)
-    ink, paper = grey[:, 12:20, 15:17].mean(dim=(1, 2)), grey[:, 12:20, [0, 31]].mean(dim=(1, 2))
-    assert (ink > paper).any() and (ink < paper).any(), "light on dark, and dark on light"
-    assert (images.float().std(dim=1) > 1).any(), "in colour"
-
-
-@pytest.mark.parametrize(
-    ("option", "message"), [("matchings", "--matchings must be positive"), ("max_per_class", "--max")]
-)
-def test_options_that_no_pairing_can_have_are_refused(option, message):
-    with pytest.raises(InputError, match=message):
-        load_train(data_config("", TrainingPairOptions(**{option: 0}), demo=True))
+    assert len(load("train", data_config("", PairOptions(), demo=True, limit=7))[:]) == 7
+    other = load("test", data_config("", PairOptions(pair_seed=1), demo=True))
+    assert not other.rows["svhn"].equal(examples.rows["svhn"]), "--pair-seed decides the partners"
 
 
 @pytest.fixture
@@ -238,9 +187,7 @@ def test_the_authors_pairs_are_taken_but_for_those_of_held_out_images(mnist_dir)
     ("content", "message"),
     [
         (None, "idx.pt is missing: make"),
-        (torch.zeros(4), "hold no pairs: make"),
-        (torch.tensor([-1]), "hold no pairs"),
-        (torch.tensor([[1]]), "hold no pairs"),
+        (torch.tensor([-1]), "hold no pairs: make"),
         (torch.tensor([10**6]), "pair no training images: make them again with make_idx.py, or give a smaller --valid"),
         ([1], "is damaged, .*Tensor"),
     ],
@@ -258,8 +205,6 @@ def test_authors_pairs_that_are_none_are_refused(mnist_dir, content, message):
     [
         ({"matchings": 4}, None, "with --matchings 3, not --matchings 4"),
         ({"svhn": "real"}, None, "--svhn synthetic --valid 5, not --svhn real"),
-        ({"pair_seed": 1}, None, "--pair-seed 0"),
-        ({"max_per_class": 2}, None, "--max-per-class 10000"),
         ({}, 2, "with --valid 5, not --valid 2"),
     ],
 )
@@ -268,13 +213,6 @@ def test_saved_pairs_of_other_options_are_refused(mnist_dir, options, valid, mes
     (mnist_dir / "synthetic_svhn_train.npz").unlink()
     with pytest.raises(InputError, match=f"{message}.*: give the same options, .*make_idx.py"):
         load_train(data_config(mnist_dir, replace(OPTIONS, **options), valid=valid))
-
-
-def test_nothing_is_lost_where_pairs_cannot_be_made(mnist_dir):
-    content = save_pairs(data_config(mnist_dir, OPTIONS))[0].read_bytes()
-    with pytest.raises(InputError):
-        save_pairs(data_config(mnist_dir, replace(OPTIONS, matchings=0)))
-    assert (mnist_dir / "mnist_svhn_idx.npz").read_bytes() == content
 
 
 def test_synthetic_svhn_is_made_once(mnist_dir, monkeypatch):
@@ -290,9 +228,3 @@ def test_synthetic_svhn_is_made_once(mnist_dir, monkeypatch):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(InputError, match="npz is damaged or not an archive of arrays .*: delete it"):
         load("train", data_config(mnist_dir, OPTIONS))
-
-
-def test_a_folder_that_cannot_be_written_has_no_cache(mnist_dir, monkeypatch):
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    load("train", data_config(mnist_dir, OPTIONS))
-    assert not (mnist_dir / "synthetic_svhn_train.npz").exists()

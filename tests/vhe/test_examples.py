@@ -10,7 +10,7 @@ from torch import nn, optim
 from torch.distributions import Normal
 
 import vhe
-from vhe import VHE, Factors, NormalPrior, example_czx, example_factorial, example_hierarchical
+from vhe import VHE, example_czx, example_factorial, example_hierarchical
 
 
 def deficit(recovered):
@@ -192,19 +192,3 @@ def test_the_python_of_our_readme():
     exec(code, names)
     assert names["of_class"].shape == (1, 3)
     assert names["of_new_classes"].shape == (4, 3)
-
-
-class Pz(nn.Module):
-    def forward(self, z=None):
-        return z, Normal(0.0, 1.0).log_prob(z).sum(dim=1)
-
-
-def test_the_readmes_other_way_to_a_model():
-    names = original(epochs=1)
-    batch = next(iter(names["data_loader"]))
-    modules = {"encoder": [names["Qc"](), names["Qz"]()], "decoder": names["Px"]()}
-    scores = []
-    for prior in (None, [Pz()], Factors(c=NormalPrior(), z=Pz())):
-        torch.manual_seed(0)
-        scores.append(VHE(**modules, prior=prior).score(batch.inputs, batch.sizes, x=batch.target).item())
-    assert scores == pytest.approx(scores[:1] * 3)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
-from torch.distributions import Bernoulli
+from torch.distributions import Bernoulli, Normal
 
 from vhe.model import LATENTS, build, he_initialised, upsampling
 
@@ -53,10 +53,12 @@ def test_encoders_depend_on_the_latent_variables_given(name, dependences):
 
 
 def test_encoders_take_the_mean_over_the_support_set():
-    model, value = model_of("character"), torch.randn(3, 8)
-    image = torch.rand(3, 1, 1, 28, 28)
-    log_q = model.q("c", image, {}, value).log_prob
-    torch.testing.assert_close(model.q("c", image.expand(3, 4, 1, 28, 28), {}, value).log_prob, log_q)
+    model, value, images = model_of("character"), torch.randn(3, 8), torch.rand(3, 4, 1, 28, 28)
+    encoder = model.encoder["c"]
+    features = torch.stack([encoder.features(images[:, k]) for k in range(4)]).sum(dim=0) / 4
+    mu, logvar = encoder.head(features)
+    expected = Normal(mu, (logvar / 2).exp()).log_prob(value).sum(dim=1)
+    torch.testing.assert_close(model.q("c", images, {}, value).log_prob, expected)
 
 
 def test_signals_keep_their_size():

@@ -9,8 +9,6 @@ import torch
 
 from common.errors import InputError
 from vhe import DataLoader, SupportSets, Transform
-from vhe.framework import support_sets
-from vhe.framework.support_sets import stacked_if_alike
 from vhe.objectives import OBJECTIVES, HomoencoderObjective
 
 N = 12
@@ -59,45 +57,25 @@ def test_a_batch_holds_targets_their_own_support_sets_and_the_sizes_of_their_gro
     assert len(batch) == N
 
 
-@pytest.mark.parametrize(
-    "labels", [[0, 0, 1, 1], torch.tensor([7, 7, 3, 3]), np.array(["x", "x", "y", "y"]), range(5, 9)]
-)
+@pytest.mark.parametrize("labels", [[0, 0, 1, 1], torch.tensor([7, 7, 3, 3]), np.array(["x", "x", "y", "y"])])
 def test_labels_and_data_of_any_kind(labels):
     for data in ([1.5, 2.5, 3.5, 4.5], [torch.tensor(x) for x in (1.5, 2.5, 3.5, 4.5)], np.array([1.5, 2.5, 3.5, 4.5])):
         batch = SupportSets(data, {"c": labels}, {"c": 1})[torch.arange(4)]
-        assert batch.target.tolist() == [1.5, 2.5, 3.5, 4.5]
-        assert batch.sizes["c"].tolist() == ([1.0] * 4 if isinstance(labels, range) else [2.0] * 4)
+        assert batch.target.tolist() == [1.5, 2.5, 3.5, 4.5] and batch.sizes["c"].tolist() == [2.0] * 4
 
 
 WORDS = ["ant", "bee", "cat", "dog", "elephant", "fox"]
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        WORDS,
-        np.array(WORDS),
-        [list(word) for word in WORDS],
-        [torch.arange(len(word)) for word in WORDS],
-        [list(range(len(word))) for word in WORDS],
-        [{"word": word, "image": torch.zeros(2)} for word in WORDS],
-        [(word, 1.0) for word in WORDS],
-        [None, 1, "two", 3.0, [4], object()],
-    ],
-)
+@pytest.mark.parametrize("data", [WORDS, [torch.arange(n) for n in range(6)], [None, 1, "two", 3.0, [4], object()]])
 def test_data_that_make_no_tensor_stay_as_they_are(data):
-    labels = {"c": [0, 0, 0, 1, 1, 1], "z": range(6)}
+    labels, number = {"c": [0, 0, 0, 1, 1, 1], "z": range(6)}, {id(x): i for i, x in enumerate(data)}
     loader = DataLoader(data, labels, {"c": 2, "z": 1}, batch_size=4, generator=generator())
     seen = []
     for batch in loader:
-        for target, of_class, (itself,), size in zip(
-            batch.target, batch.inputs["c"], batch.inputs["z"], batch.sizes["c"], strict=True
-        ):
-            (i,) = [i for i, x in enumerate(data) if x is target or (isinstance(x, str) and x == target)]
-            others = data[:3] if i < 3 else data[3:]
-            assert itself is target or itself == target
-            assert len(of_class) == 2 and of_class[0] is not of_class[1] and size == 3
-            assert all(any(x is y or (isinstance(x, str) and x == y) for y in others) for x in of_class)
+        for target, of_class, (itself,) in zip(batch.target, batch.inputs["c"], batch.inputs["z"], strict=True):
+            i, others = number[id(target)], {number[id(x)] for x in of_class}
+            assert itself is target and len(others) == 2 and {j // 3 for j in others} == {i // 3}
             seen.append(i)
     assert sorted(seen) == list(range(6)) and len(batch) == 2
     assert loader.examples.to(torch.device("meta")) is loader.examples
@@ -113,8 +91,9 @@ def test_transforms_of_lists():
     ]
     examples = SupportSets(WORDS, {"c": [0] * 6}, {"c": 12}, transforms, generator=generator())
     batch = examples[torch.arange(6).repeat(20)]
-    for target, support in zip(batch.target, batch.inputs["c"], strict=True):
+    for i, (target, support) in enumerate(zip(batch.target, batch.inputs["c"], strict=True)):
         assert sorted(support) == sorted(word * n + target[-1] for word in WORDS for n in (1, 2))
+        assert target.startswith(WORDS[i % 6])
     assert set(batch.target) == {word * n + mark for word in WORDS for n in (1, 2) for mark in "?!"}
     assert batch.sizes["c"].tolist() == [12.0] * 120
 
@@ -131,16 +110,6 @@ def test_an_epoch_has_each_example_once_in_an_order_of_the_generator():
     assert first != second
     assert epochs(0) == [first, second]
     assert epochs(1) != [first, second]
-
-
-def test_a_batch_may_be_larger_than_what_is_drawn_together(monkeypatch):
-    monkeypatch.setattr(support_sets, "DRAWN_AT_ONCE", 3)
-    sizes = [[len(b.target) for b in DataLoader(DATA, {"c": LABELS}, {"c": 2}, n)] for n in (1, 5)]
-    assert sizes == [[1] * N, [5, 5, 2]]
-
-
-def test_a_tensor_of_examples_is_not_copied():
-    assert stacked_if_alike(DATA) is DATA
 
 
 def add(x, arg):
@@ -220,16 +189,12 @@ def test_the_objectives_differ_in_what_is_scored_and_how_kls_are_weighed(name):
             {"k_shot": {"c": 3}, "exclude_target": True},
             "the group a of c has 3 examples: k_shot 3, besides the target, needs 4",
         ),
-        ({"labels": {"c": range(N)}, "k_shot": {"c": 2}}, "the group 0 of c has 1 example: k_shot 2 needs 2"),
-        ({"k_shot": {"c": 0}}, "k_shot of c must be a positive whole number, not 0"),
         ({"k_shot": {"c": 2.5}}, "k_shot of c must be a positive whole number, not 2.5"),
-        ({"k_shot": 5}, "k_shot must be {latent: ...}, one for each, not a int"),
         ({"labels": LABELS}, "labels must be {latent: ...}, one for each, not a "),
         ({"k_shot": {"z": 1}}, "labels are given for c and k_shot for z: both need the same"),
         ({"transforms": [Transform(add, [1], ["d"])]}, "share_labels of a transform names d: the labels are c"),
         ({"transforms": [Transform(add, [])]}, "a transform has no args"),
         ({"data": [], "labels": {"c": []}}, "data is empty: give at least one example"),
-        ({"batch_size": 0}, "batch_size must be positive, not 0"),
     ],
 )
 def test_data_that_do_not_fit_are_named(options, message):

@@ -4,12 +4,10 @@ import pytest
 import torch
 from torch.nn.functional import affine_grid, grid_sample
 
-from common.checkpoints import LAST, load, load_model, start_from
-from common.io import save_tensors
-from tests.helpers.scripts import run_script
+from common.checkpoints import load_model, start_from
 from training.options import as_json
 from vhe import sample, train
-from vhe.character_sets import support_sets
+from vhe.character_sets import STYLES, in_style, support_sets
 from vhe.data import Characters
 from vhe.framework.estimators import log_conditional
 from vhe.model import Images, IndependentPixels, build
@@ -53,6 +51,28 @@ def test_training_learns_characters_from_few_examples(tmp_path, monkeypatch):
     assert own.mean() > independent.sum(dim=(1, 2, 3)).mean() + 60
 
 
+def test_turned_characters_are_others_and_styles_are_shared():
+    images = (torch.rand(6, 1, 28, 28) < 0.3).float()
+    characters = Characters.of(images, [f"a/{c}/{i}.png" for c in "xy" for i in range(3)])
+    versions = {("turned", v): images.rot90(v, (2, 3)) for v in range(4)}
+    versions |= {style: in_style(images, style) for style in STYLES}
+    known = {x[i].numpy().tobytes(): (i // 3, version) for version, x in versions.items() for i in range(6)}
+
+    def drawn(latent, *options):
+        batch = support_sets(characters, *options)[torch.arange(6).repeat(40)]
+        pairs = zip(batch.target, batch.inputs[latent], strict=True)
+        return [(known[x.numpy().tobytes()], [known[y.numpy().tobytes()] for y in others]) for x, others in pairs]
+
+    turned = drawn("c", "cz", 2, True)
+    assert all(others == [of_target] * 2 for of_target, others in turned) and len({v for (_, v), _ in turned}) == 4
+    of_contents, of_styles = (drawn(latent, "csz", 2) for latent in "cs")
+    assert all({c for c, _ in others} == {character} for (character, _), others in of_contents)
+    assert any(v != style for (_, style), others in of_contents for _, v in others)
+    assert all({v for _, v in others} == {style} for (_, style), others in of_styles)
+    assert any(c != character for (character, _), others in of_styles for c, _ in others)
+    assert {v for (_, v), _ in of_styles} == set(STYLES)
+
+
 def test_z_places_the_map():
     images = Images(8, 16, IndependentPixels(16))
     code, z = torch.randn(5, 8), torch.randn(5, 16)
@@ -77,48 +97,3 @@ def test_a_pixelcnn_takes_up_the_codes_of_a_deconvolutional_run(tmp_path):
         of_pixels = name.startswith("decoder.images.pixels.")
         assert torch.equal(x, own[name] if of_pixels else theirs[name]), name
         assert of_pixels or name.endswith("_state") or not torch.equal(x, own[name]), name
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("_bars")
-@pytest.mark.parametrize(
-    "options", [{"model": "factorial"}, {"model": "hierarchical", "rotations": False}, {"decoder": "pixelcnn"}]
-)
-def test_a_resumed_run_ends_as_one_never_stopped(tmp_path, options):
-    several = SMALL | {"batch_size": 10} | options
-    train.main(train.Config(save_dir=tmp_path / "whole", epochs=2, **several))
-    train.main(train.Config(save_dir=tmp_path / "parts", epochs=1, **several))
-    train.main(train.Config(save_dir=tmp_path / "parts", epochs=2, resume=True, **several))
-    whole, parts = (load(tmp_path / name / LAST)["state_dict"] for name in ("whole", "parts"))
-    for name, x in whole.items():
-        assert torch.equal(x, parts[name]), name
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--k-shot", "0"], "--k-shot must be positive, not 0"),
-        (["--k-shot", "30"], "--k-shot 30 is too large: a character has only 20 images"),
-        (
-            ["--model", "factorial", "--objective", "statistician"],
-            "--objective statistician needs --model character (got --model factorial)",
-        ),
-        (["--valid", "24"], "--valid must lie between 0 and 23, since there are 24 alphabets: it is 24"),
-        (["--test-alphabets", "Greek"], "--test-alphabets needs Omniglot: leave out either --test-alphabets or --demo"),
-    ],
-)
-def test_what_cannot_be_trained_is_named(tmp_path, capsys, options, message):
-    with pytest.raises(SystemExit) as exit_:
-        run_script(train, ["--demo", "--save-dir", str(tmp_path / "run"), *options])
-    assert exit_.value.code == 2
-    assert message in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
-
-
-def test_weights_of_another_experiment_are_refused(tmp_path, capsys):
-    save_tensors(
-        tmp_path / "model_best.pth.tar", {"experiment": "mnist", "config": {"model": "mvae"}, "state_dict": {}}
-    )
-    with pytest.raises(SystemExit):
-        run_script(train, ["--pre-trained", str(tmp_path)])
-    assert "has --model mvae, Invalid enum value" in capsys.readouterr().err

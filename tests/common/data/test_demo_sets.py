@@ -12,8 +12,12 @@ from torch.nn.functional import avg_pool2d
 import celeba.data
 import fashionmnist.data
 import multimnist.data
+import polymnist.data
 import vision.data
+from common.data import Examples
+from cub.demo import demo as draw_birds
 from multimnist.options import PAPER
+from polymnist.options import DatasetOptions
 from tests.helpers.data_config import data_config
 
 
@@ -26,10 +30,22 @@ class DemoSet(NamedTuple):
     gain: float
 
 
+def birds(split, config):
+    images, _, attributes = draw_birds(split, config.limit)
+    return Examples({"image": images, "attributes": attributes})
+
+
+def digits_on_photographs(split, config):
+    images = polymnist.data.load(split, data_config("", DatasetOptions(n_modalities=2), demo=True, limit=config.limit))
+    return Examples({"image": images.modalities["m0"], "digit": images.modalities["digit"]})
+
+
 SETS = {
     "fashionmnist": DemoSet(fashionmnist.data.load, (1, 28, 28), "text", 0.8),
     "multimnist": DemoSet(multimnist.data.load, (1, 50, 50), "text", 0.05),
     "celeba": DemoSet(celeba.data.load, (3, 64, 64), "attrs", 0.08),
+    "cub": DemoSet(birds, (3, 64, 64), "attributes", 0.05),
+    "polymnist": DemoSet(digits_on_photographs, (3, 28, 28), "digit", 0.2),
     "vision": DemoSet(vision.data.load, (3, 64, 64), None, 0),
 }
 

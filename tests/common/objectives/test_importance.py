@@ -18,7 +18,7 @@ from common.objectives import (
     importance,
 )
 from common.priors import LearnedPrior
-from common.variational_posteriors import LaplacePosterior, MixturePosterior
+from common.variational_posteriors import LaplaceOrNormalPosterior, LaplacePosterior, MixturePosterior
 from common.variational_strategies import MoeStrategy
 from tests.helpers.fusions import with_fusion
 from tests.helpers.gradients import gradients, z_scores
@@ -28,13 +28,13 @@ from tests.helpers.private_latents import private_linear_gaussian
 GRADIENTS = ("exact", "stop-all", "published")
 
 
-def laplace(n_modalities):
-    """The linear-Gaussian model with a mixture of Laplace posteriors and a learned Laplace prior."""
+def laplace(n_modalities, family=None):
+    """The linear-Gaussian model with a mixture of Laplace posteriors (or a family's) and a learned Laplace prior."""
     model, weights, scales = linear_gaussian(n_modalities)
     model = MultimodalVAE(
         encoder=dict(model.encoder),
         variational_strategy=MoeStrategy(),
-        variational_posterior=MixturePosterior(LaplacePosterior()),
+        variational_posterior=MixturePosterior(family or LaplacePosterior()),
         decoder=dict(model.decoder),
         likelihood=model.likelihood,
         prior=LearnedPrior(LaplacePosterior(min_scale=0), D),
@@ -92,12 +92,16 @@ def test_weights_and_beta_in_the_importance_weights():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "n_modalities", "looser", "beta"),
-    [("gaussian", 1, False, 1.0), ("gaussian", 3, False, 1.0), ("gaussian", 3, True, 0.5), ("laplace", 3, True, 1.0)],
+    [
+        *(("gaussian", 1, False, 1.0), ("gaussian", 3, False, 1.0), ("gaussian", 3, True, 0.5)),
+        *(("laplace", 3, True, 1.0), ("laplace-normal", 2, True, 1.0)),
+    ],
 )
 def test_exact_dreg_has_iwaes_gradient_in_expectation(family, n_modalities, looser, beta):
     """And the rules that leave out the mixture's parameters have not, nor the published one of one encoder."""
     torch.manual_seed(0)
-    model, weights, scales = laplace(n_modalities) if family == "laplace" else with_fusion("moe", n_modalities)
+    mixed = LaplaceOrNormalPosterior([True, False]) if family == "laplace-normal" else None
+    model, weights, scales = with_fusion("moe", n_modalities) if family == "gaussian" else laplace(n_modalities, mixed)
     inputs = draw(weights, scales, 1)
     n_rows = 100 * n_modalities if family == "gaussian" and not looser else 100  # stop-all is least wrong there
     iwae = gradients(IwaeElbo(model, K=4, looser=looser), inputs, n_rows=n_rows, beta=beta)
