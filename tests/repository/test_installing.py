@@ -18,7 +18,6 @@ from packaging.requirements import Requirement
 from common.errors import InputError
 from cub import analyse
 from mnist import analyse as mnist_analyse
-from mnist import search
 from tests.helpers.scripts import ROOT
 from tests.repository.test_imports import MODULES, tree_of
 
@@ -104,14 +103,6 @@ def test_umap_is_missed_before_minutes_of_work(use, tmp_path, monkeypatch):
         match=r"needs umap-learn: (give --no-umap, )?pip install umap-learn, or make setup-all for all extras$",
     ):
         use(tmp_path)
-
-
-def test_a_search_without_optuna_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(
-        InputError, match=r"^search.py needs optuna: pip install optuna, or make setup-all for all extras$"
-    ):
-        search.main(search.Config(demo=True, save_dir=tmp_path))
 
 
 @pytest.fixture(scope="module")
