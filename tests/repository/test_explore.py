@@ -221,9 +221,9 @@ def test_models_that_the_page_cannot_show_are_refused(experiment, options, messa
 
 
 def test_a_port_in_use_is_refused():
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        with pytest.raises(InputError, match="Address already in use: choose another port"):
-            server.listen(taken.getsockname()[1])
+    message = "Address already in use: choose another port"
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(InputError, match=message):
+        server.listen(taken.getsockname()[1])
 
 
 HOME = "http://127.0.0.1:7860"
