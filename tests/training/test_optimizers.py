@@ -98,15 +98,9 @@ def test_the_metrics_have_the_rate_of_the_epochs_last_step(tmp_path, monkeypatch
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("optimizer", "schedule", "tensors"),
-    [
-        ("adam", "constant", {"step", "exp_avg", "exp_avg_sq"}),
-        ("amsgrad", "cosine", {"step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq"}),
-    ],
-)
-def test_resumed_in_an_epoch_is_as_if_never_stopped(tmp_path, monkeypatch, optimizer, schedule, tensors):
-    options = SMALL | {"optimizer": optimizer, "lr_schedule": schedule, "lr": 1e-4}
+def test_resumed_in_an_epoch_is_as_if_never_stopped(tmp_path, monkeypatch):
+    options = SMALL | {"optimizer": "amsgrad", "lr_schedule": "cosine", "lr": 1e-4}
+    tensors = {"step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq"}
     mnist_train.main(config(tmp_path / "whole", **options))
 
     def annealed(at, total, original=loop.annealed):
@@ -124,19 +118,8 @@ def test_resumed_in_an_epoch_is_as_if_never_stopped(tmp_path, monkeypatch, optim
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"optimizer": "amsgrad"}, "was run with --optimizer adam, not --optimizer amsgrad"),
-        (
-            {"epochs": 5},
-            "was run with --epochs 1, not --epochs 5: .* the same, since --lr-schedule cosine ends with them",
-        ),
-        ({"lr_schedule": "constant"}, "was run with --lr-schedule cosine, not --lr-schedule constant"),
-    ],
-)
-def test_what_a_resumed_run_must_not_change(tmp_path, changes, message):
+def test_a_run_whose_rate_falls_keeps_its_epochs(tmp_path):
     options = SMALL | {"epochs": 1, "lr_schedule": "cosine"}
     mnist_train.main(config(tmp_path, **options))
-    with pytest.raises(InputError, match=message):
-        mnist_train.main(config(tmp_path, **options | changes, resume=True))
+    with pytest.raises(InputError, match="--epochs 1, not --epochs 5: .* since --lr-schedule cosine ends with them"):
+        mnist_train.main(config(tmp_path, **options | {"epochs": 5}, resume=True))

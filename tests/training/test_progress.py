@@ -43,15 +43,6 @@ def test_progress_is_whole_lines_where_standard_error_is_no_terminal(monkeypatch
     assert re.fullmatch(r"\repoch 3: 70 of 100, \d\d:\d\d, \S+ left, \S+ examples/s, beta=0.50, bound=-3.1\n", shown)
 
 
-def test_a_slow_rate_is_read_as_written(capsys, monkeypatch):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with progress_bar(total=4, unit=" runs") as bar:
-        bar.start_t -= 20
-        bar.update(2)
-        bar.refresh()
-    assert re.search(r"10\.\d\d s/runs", capsys.readouterr().err)
-
-
 @pytest.mark.parametrize(("is_best", "mark"), [(True, " *"), (False, "  ")])
 def test_an_epochs_line(capsys, is_best, mark):
     line = {"epoch": 2, "train": {"bound": -3.0}, "beta": 0.5, "examples_per_second": 1234.5}
