@@ -85,14 +85,6 @@ def test_a_run_that_is_refused_holds_no_lock(tmp_path):
     assert "--resume continues it" in str(kept.value)
 
 
-def test_a_refused_run_removes_nothing(tmp_path):
-    for name in (BEST, "thesis.tmp", "loss.png.tmp"):
-        (tmp_path / name).write_bytes(b"something else")
-    with pytest.raises(InputError, match="without config.json: choose another --save-dir"):
-        mnist_train.main(config(tmp_path))
-    assert {p.name for p in tmp_path.iterdir()} == {BEST, "thesis.tmp", "loss.png.tmp"}
-
-
 @pytest.mark.parametrize("name", [LAST, BEST, "loss.png"])
 def test_a_folder_in_place_of_a_file_is_noticed_before_training(name, tmp_path):
     (tmp_path / name).mkdir(parents=True)

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from common.errors import InputError
 from mnist import train as mnist_train
 from tests.helpers.runs import config
-from tests.helpers.scripts import run_script
 from training import trackers
 
 LINE = {"epoch": 3, "train": {"bound": -2.0, "a/kl": 1.0}, "beta": 0.5, "lr": 1e-3, "valid": {"bound": -3.0}}
@@ -21,14 +21,11 @@ def test_metrics_have_names():
     assert trackers.figures(LINE) == figures
 
 
-def test_missing_packages_are_named_before_the_training(tmp_path, monkeypatch, capsys):
+def test_missing_packages_are_named_before_the_training(tmp_path, monkeypatch):
     monkeypatch.setattr(trackers, "find_spec", lambda name: None if name in ("wandb", "alembic") else object())
     for name, missing in (("wandb", "wandb"), ("mlflow", "alembic")):
-        args = ["--demo", "--save-dir", str(tmp_path / "run"), "--track", "tensorboard", name]
-        with pytest.raises(SystemExit) as exit_:
-            run_script(mnist_train, args)
-        message = f'error: --track {name} needs {missing}: pip install -e ".[{name}]"\n'
-        assert (exit_.value.code, capsys.readouterr().err) == (2, message)
+        with pytest.raises(InputError, match=rf'^--track {name} needs {missing}: pip install -e "\.\[{name}\]"$'):
+            mnist_train.main(config(tmp_path / "run", track=("tensorboard", name)))
     assert not (tmp_path / "run").exists()
 
 

@@ -72,38 +72,6 @@ def test_ctrl_c_saves_the_very_batch(tmp_path, uninterrupted, monkeypatch):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "the handler is put back"
 
 
-@pytest.mark.slow
-def test_resuming_a_finished_run_adds_epochs(tmp_path, uninterrupted):
-    mnist_train.main(config(tmp_path, epochs=3))
-    mnist_train.main(config(tmp_path, epochs=5, resume=True))
-    assert_same_run(tmp_path, uninterrupted)
-
-
-def test_the_save_dir_explains_itself(uninterrupted):
-    names = {p.relative_to(uninterrupted).as_posix() for p in uninterrupted.rglob("*") if p.is_file()}
-    pictures = {f"samples/{name}.png" for name in ("prior", "conditional", "reconstructions")}
-    assert names == {LAST, BEST, "config.json", "metrics.jsonl", "loss.png", ".lock"} | pictures
-    about = json.loads((uninterrupted / "config.json").read_text())
-    assert about["experiment"] == "mnist"
-    assert about["config"]["batch_size"] == 50 and about["config"]["seed"] == 0
-    assert about["versions"]["torch"] == torch.__version__
-    lines = metrics(uninterrupted)
-    assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5]
-    assert [line["beta"] for line in lines] == pytest.approx([1 / 3, 2 / 3, 1, 1, 1])
-    last = lines[-1]
-    for split in ("train", "valid"):
-        weights = {"image": 1.0, "text": 1.0, "kl": -1.0}
-        terms = {name: value for name, value in last[split].items() if name != "bound"}
-        assert last[split]["bound"] == pytest.approx(
-            sum(weights[n.split("/")[1]] * v for n, v in terms.items()), rel=1e-5
-        )
-
-
-def test_beta_rises_minibatch_by_minibatch_to_one():
-    assert [training.annealed(step, 4) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
-    assert training.annealed(0, 0) == 1.0
-
-
 def test_the_batches_of_all_epochs_anneal(tmp_path, monkeypatch):
     steps, annealed = [], training.annealed
     monkeypatch.setattr(training, "annealed", lambda at, total: steps.append((at, total)) or annealed(at, total))
@@ -119,10 +87,9 @@ def test_the_model_is_chosen_by_the_bound_that_is_trained(tmp_path):
     assert line["bound"] == pytest.approx(sum(terms), rel=1e-5)
 
 
-@pytest.mark.parametrize(("options", "warned"), [({"limit": 1}, True), ({"limit": 2}, False)])
-def test_too_few_examples_to_hold_any_out_are_noticed(tmp_path, capsys, options, warned):
-    mnist_train.main(config(tmp_path, epochs=1, **options))
-    assert ("warning: too few examples to hold any out" in capsys.readouterr().err) == warned
+def test_too_few_examples_to_hold_any_out_are_noticed(tmp_path, capsys):
+    mnist_train.main(config(tmp_path, epochs=1, limit=1))
+    assert "warning: too few examples to hold any out" in capsys.readouterr().err
 
 
 def test_early_stopping(tmp_path, monkeypatch):
@@ -169,11 +136,9 @@ def test_a_loss_that_is_not_finite_stops_with_its_terms(tmp_path, monkeypatch):
         return float("nan") if at == 7 else 1.0
 
     monkeypatch.setattr(training, "annealed", poison)
-    with pytest.raises(
-        InputError, match=r"not finite at epoch 2, batch 5.*: bound = nan, .*checkpoints so far are kept"
-    ) as error:
+    terms = r"not finite at epoch 2, batch 5.*: bound = nan, .*checkpoints so far are kept[^\n]*$"
+    with pytest.raises(InputError, match=terms):
         mnist_train.main(config(tmp_path, epochs=3, resume=True))
-    assert "\n" not in str(error.value)
     after = load(tmp_path / LAST)
     assert after["epoch"] == 1
     assert all(after["state_dict"][k].equal(before["state_dict"][k]) for k in before["state_dict"])
@@ -263,25 +228,14 @@ def pairs_of(image=None, text=None, mask=None, **others):
     return Examples({"image": image, "text": text, **others}, mask=mask)
 
 
-ALL = torch.ones(60, 2, dtype=torch.bool)
-WITHOUT_IMAGE = torch.tensor([False, True]).expand(60, 2)
-
-
 IMAGES, TEXTS, ALL = torch.rand(60, 1, 28, 28), torch.arange(60) % 10, torch.ones(60, 2, dtype=torch.bool)
 ABSENT = torch.full((60, 1, 28, 28), torch.nan)
 UNUSABLE = [  # what `load` returns, and what is said of it
     ({}, "load.* must return Examples, not dict"),
-    (
-        Examples({"Image": IMAGES, "text": TEXTS}),
-        r"name image, which the data lack \(they have Image, text\)",
-    ),
+    (Examples({"Image": IMAGES, "text": TEXTS}), r"name image, which the data lack \(they have Image, text\)"),
     (Examples({"text": TEXTS, "image": IMAGES}, mask=ALL), "a mask's columns are image, text, as .* have text, image"),
-    (
-        pairs_of(mask=torch.ones(60, 3).bool()),
-        r"a mask needs 2 columns, .* for image, text; its shape is .50, 3.",
-    ),
+    (pairs_of(mask=torch.ones(60, 3).bool()), r"a mask needs 2 columns, .* for image, text; its shape is .50, 3."),
     (pairs_of(ABSENT), "no example has image: NaN, -1, and False in"),
-    (pairs_of(ABSENT, mask=ALL), "no example has image"),
     (pairs_of(text=torch.full((60,), -1)), "no example has text"),
     (pairs_of(torch.full((60, 1, 28, 28), -torch.inf)), "image has infinity in 50 of 50 examples: NaN says"),
     (pairs_of(text=TEXTS + 1), "text has a class above 9 in 5 of 50 examples: its decoder gives the classes 0 to 9"),
@@ -345,8 +299,6 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
     with pytest.raises(InputError, match=r"weights are not finite at epoch 1: .*in another --save-dir"):
         mnist_train.main(config(tmp_path, lr=1e38, valid=0, batch_size=300, epochs=1))
     assert not (tmp_path / LAST).exists()
-    mnist_train.main(config(tmp_path, epochs=1))
-    assert load(tmp_path / LAST)["epoch"] == 1, "a folder without a checkpoint is no run yet"
 
 
 def test_a_model_that_lies_in_the_save_dir_is_not_overwritten(tmp_path):
