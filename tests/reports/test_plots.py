@@ -39,15 +39,6 @@ def test_a_grid_has_each_image_in_its_cell_beside_its_label(drawn):
     assert [(t.get_text(), t.get_position()) for t in axis.texts] == [("first", (-4, 7)), ("second", (-4, 22))]
 
 
-def test_rows_of_a_second_block_are_drawn_there(drawn):
-    images = torch.rand(20, 4, 1, 28, 28)
-    plots.image_grid("grid.png", images, ["given", "decoded"] * 10, title="pairs")
-    left, right = drawn[0].axes
-    assert (torch.as_tensor(right.images[0].get_array())[:28, :28] == images[10, 0, 0].unsqueeze(-1)).all()
-    assert left.get_position().x1 < right.get_position().x0
-    assert [text.get_text() for text in right.texts] == ["given", "decoded"] * 5
-
-
 def test_grids_fit_a_screen(finely, tmp_path):
     captions, labels = [["image"] * 6] * 28, [*["a face"], *["given obscured"] * 6] * 4
     plots.image_grid(tmp_path / "grid.png", torch.rand(28, 6, 3, 64, 64), labels, captions, "a title")
@@ -55,14 +46,6 @@ def test_grids_fit_a_screen(finely, tmp_path):
         pixels = torch.from_numpy(np.asarray(picture.convert("RGB")).copy())
     assert picture.width <= 1900 and picture.height <= 1100
     assert (pixels[:12] == 255).all() and (pixels[:, -12:] == 255).all() and pixels.float().std() > 30
-
-
-def test_captions_of_a_grid_are_below_their_images(drawn):
-    plots.image_grid("grid.png", torch.rand(2, 2, 3, 12, 12), captions=[["a", "b"], ["c", "d"]])
-    axis = drawn[0].axes[0]
-    assert axis.images[0].get_array().shape == (2 * (12 + 4), 2 * 12, 3)
-    places = {t.get_text(): t.get_position() for t in axis.texts}
-    assert places == {"a": (6, 12), "b": (18, 12), "c": (6, 28), "d": (18, 28)}
 
 
 def test_sentences_are_wrapped_below_their_images(drawn):
@@ -150,18 +133,6 @@ def test_boxes_reach_from_the_5th_to_the_95th_percentile(drawn):
     assert [axis.get_title() for axis in drawn[0].axes] == ["mnist", "svhn"]
     assert [label.get_text() for label in axis.get_xticklabels()] == ["z1", "z2"]
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("latent", "nats")
-
-
-def test_scattered_points_have_the_colour_of_their_group(drawn):
-    groups = {"image": torch.rand(4, 2), "text": torch.rand(3, 2)}
-    plots.scatter("umap.png", {"latents": groups, "again": groups})
-    assert [axis.get_title() for axis in drawn[0].axes] == ["latents", "again"]
-    axis = drawn[0].axes[0]
-    for points, x in zip(axis.collections, groups.values(), strict=True):
-        assert torch.as_tensor(points.get_offsets()).float().equal(x)
-    first, second = (points.get_facecolor().tolist() for points in axis.collections)
-    assert first != second and not axis.axison
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["image", "text"]
 
 
 def test_given_images_are_apart_from_the_samples():

@@ -75,17 +75,6 @@ def test_scores_by_size_are_means_over_subsets_and_targets_outside():
     assert "coherence" not in sizes[3] and "given targets" in sizes[3] and "linear accuracy" in sizes[3]
 
 
-def test_a_modality_without_a_judge_is_given_and_not_scored():
-    vae = model(wrong_a=0.3)
-    train, test = Posteriors(vae, *examples(600)), Posteriors(vae, *examples())
-    subsets = scores_by_subset(train, test, {name: JUDGES[name] for name in "ab"})
-    assert all(set(scores["targets"]) == {"a", "b"} for scores in subsets.values())
-    pairs = [subsets[given]["targets"][target]["coherence"] for given, target in ((("b", "c"), "a"), (("a", "c"), "b"))]
-    sizes = scores_by_size(subsets)
-    assert sizes[2]["coherence"] == pytest.approx(sum(pairs) / 2)
-    assert sizes[2]["spread"] == pytest.approx(abs(pairs[0] - pairs[1]) / 2)
-
-
 def test_fid_by_size_is_a_mean_over_all_targets():
     """With the judges' features in place of Inception's it is FD where the same targets count."""
     vae = model(wrong_c_decoder=0.5)

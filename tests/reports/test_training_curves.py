@@ -50,16 +50,6 @@ def test_a_panel_of_one_posterior_names_it(drawn):
     assert legend(figure) == ["q(z|a,b)", "q(z|a)"], "without validation the styles need no key"
 
 
-def test_many_posteriors_of_single_modalities_share_a_colour(drawn):
-    names = [f"attribute{i}" for i in range(9)]
-    terms = {"bound": 0.0, "joint/kl": 1.0, "subset1/kl": 1.0, "subset2/kl": 1.0, "subset1/attribute0": -0.5}
-    terms |= {f"{name}/{what}": 1.0 for name in names for what in ("kl", name)}
-    figure = curves(drawn, [{"epoch": 1, "train": terms}])
-    assert legend(figure) == ["q(z|all)", "q(z|random subset)", "q(z|one modality)"]
-    assert len(figure.axes) == 11 and {line.get_color() for line in figure.axes[1].lines} == {"C0", "C1", "0.6"}
-    assert [line.get_color() for line in figure.axes[2].lines] == ["0.6"], "not of subset1, where it is 0 if not drawn"
-
-
 def test_curves_of_validation_have_the_epochs_that_were_evaluated(drawn):
     lines = [{"epoch": epoch, "train": {"bound": -1.0 * epoch}} for epoch in (1, 2, 3, 4)]
     for line in lines[1::2]:
@@ -84,11 +74,3 @@ def test_a_value_that_is_not_finite_leaves_a_gap(drawn):
     values = [-3.0, -2.0, float("nan"), -1.0]
     axis = curves(drawn, [{"epoch": e + 1, "train": {"bound": x}} for e, x in enumerate(values)]).axes[0]
     assert axis.get_ylim() == pytest.approx((-2.0, -1.0), abs=0.2)
-
-
-def test_curves_fit_a_screen(drawn):
-    for n in (2, 5, 12, 20):
-        terms = {"bound": -1234.5} | {f"joint/{i}": -1234.5 for i in range(n)}
-        figure = curves(drawn, [{"epoch": 1, "train": terms}])
-        width, height = (figure.get_size_inches() + 2 * plots.MARGIN) * plots.DPI
-        assert len(figure.axes) == n + 1 and width <= 1900 and height <= 1100

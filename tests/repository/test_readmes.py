@@ -43,7 +43,7 @@ from training import Trainer
 READMES = [p.relative_to(ROOT).as_posix() for p in (ROOT / "README.md", *ROOT.glob("[!.]*/README.md"))]
 TEXTS = [*READMES, "CONTRIBUTING.md", "CHANGELOG.md", "docs/scaling.md", "docs/speed.md"]
 # folders of data and runs, not of the repository
-DATA = (
+DATA = [
     "build/docs/",
     "data/",
     "demo/",
@@ -53,7 +53,7 @@ DATA = (
     "img_align_celeba/",
     "images/",
     "data/images/",
-)
+]
 
 
 @pytest.mark.slow
@@ -169,6 +169,25 @@ def tabulated_commands(readme):
     return [(Path(folder), shlex.split(command)) for folder, command in rows]
 
 
+SMALLER = {  # by folder and script, script, or subcommand
+    "train.py": "--limit 12",
+    "train": "--limit 12",
+    "loglike.py": "--limit 5 --n-samples 2",
+    "loglike": "--limit 5 --n-samples 2",
+    "analyse.py": "--limit 25 --no-umap --n-samples 10",
+    "vision/analyse.py": "--limit 25 --no-umap",
+    "cub/train.py": "--K 1 --limit 12",
+    "cub/features.py": "--size 32 --epochs 1 --batch-size 4",
+    "cub/analyse.py": "--n-samples 5 --components 2 --no-umap",
+    "example": "--epochs 1",
+    "classify.py": "--n-way 2 --episodes 2 --n-samples 1",
+    "compare.py": "--variants hidden=8 --seeds 0 --n-test 5 --n-samples 5 --jobs 1",
+    "label_expert.py": "--steps 2",
+    "search.py": "--limit 60 --trials 1 --seeds 0 --n-samples 2 --jobs 1",
+    "weak_supervision.py": "--limit 100 --fractions 0.5 --seeds 0 --classifier-steps 2 --jobs 1",
+}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("readme", READMES)
 def test_commands_of_the_readmes_run(readme, tmp_path, monkeypatch, capsys, request):
@@ -198,27 +217,8 @@ def test_commands_of_the_readmes_run(readme, tmp_path, monkeypatch, capsys, requ
         for option in {"--data-dir", "--mnist-dir"} & set(args):
             args[args.index(option) + 1] = "data"
         monkeypatch.setattr(sys, "argv", [os.fspath(ROOT / folder / script), *args])
-        if script == "analyse.py" and folder.name != "cub":
-            args += ["--limit", "25", "--no-umap", *([] if folder.name == "vision" else ["--n-samples", "10"])]
-        if folder.name == "cub":
-            tiny = {"train.py": "--K 1", "features.py": "--size 32 --epochs 1 --batch-size 4"}
-            args += (tiny | {"analyse.py": "--n-samples 5 --components 2 --no-umap"}).get(script, "").split()
-        if script.startswith("example_"):
-            args += ["--epochs", "1"]
-        if script == "classify.py":
-            args += ["--n-way", "2", "--episodes", "2", "--n-samples", "1"]
-        if script == "train.py" or args[:1] == ["train"]:
-            args += ["--limit", "12"]
-        if script == "loglike.py" or args[:1] == ["loglike"]:
-            args += ["--limit", "5", "--n-samples", "2"]
-        if script == "compare.py":
-            args += ["--variants", "hidden=8", "--seeds", "0", "--n-test", "5", "--n-samples", "5", "--jobs", "1"]
-        if script == "label_expert.py":
-            args += ["--steps", "2"]
-        if script == "search.py":
-            args += ["--limit", "60", "--trials", "1", "--seeds", "0", "--n-samples", "2", "--jobs", "1"]
-        if script == "weak_supervision.py":
-            args += ["--limit", "100", "--fractions", "0.5", "--seeds", "0", "--classifier-steps", "2", "--jobs", "1"]
+        smaller = SMALLER.get(f"{folder}/{script}") or SMALLER.get(script) or SMALLER.get(args[0] if args else "", "")
+        args += (SMALLER["example"] if script.startswith("example_") else smaller).split()
         run_script(module, args)
         if script == "setup.py" and args[0] == "mask":  # finds no face in such images
             shutil.copytree("data/grayscale", args[2], dirs_exist_ok=True)
