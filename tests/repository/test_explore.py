@@ -263,12 +263,9 @@ def test_the_page_tells_what_is_wrong_with_a_picture(client, kind, capfd):
 
 
 def test_a_request_that_is_too_large_is_not_read(client):
-    answer = client.post(FRAME, json=values(pictures.START + "A" * pictures.MAX_BYTES))
-    assert answer.status_code == 413 and answer.text == "a request has at most 16 MiB"
     for headers in ({}, {"Content-Length": "2"}):  # in chunks, whatever its headers say
-        assert client.post(FRAME, content=iter([bytes(2**20)] * 17), headers=headers).status_code == 413
-    chunks = (chunk.encode() for chunk in re.findall(".{1,40}", json.dumps(values())))
-    assert client.post(FRAME, content=chunks, headers={"Content-Type": "application/json"}).status_code == 200
+        answer = client.post(FRAME, content=iter([bytes(2**20)] * 17), headers=headers)
+        assert answer.status_code == 413 and answer.text == "a request has at most 16 MiB"
     answer = client.post(FRAME, json=values() | {"event_data": [0] * 10_000})
     assert answer.status_code == 413 and answer.text == "a request has at most 10,000 values"
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from importlib import import_module
 
 import pytest
@@ -75,16 +74,6 @@ def test_the_cards_python_opens_the_model(run, tmp_path, monkeypatch):
     main(Config(run, tmp_path / "published"))
     card = (tmp_path / "published" / "README.md").read_text()
     assert "\nThe scripts of the library's folder mnist open it too.\n\n## Licence" in card
-    original = load_model(run).state_dict()
-    assert all(x.equal(original[name]) for name, x in opened(tmp_path / "published", monkeypatch).items())
-
-
-def test_the_card_of_an_experiment_of_ones_own_imports_what_builds_the_model(run, tmp_path, monkeypatch):
-    checkpoint = torch.load(run / BEST, weights_only=True) | {"experiment": "pairs"}
-    torch.save(checkpoint, tmp_path / "own.pth.tar")
-    main(Config(tmp_path / "own.pth.tar", tmp_path / "published"))
-    assert "open it too" not in (tmp_path / "published" / "README.md").read_text()
-    monkeypatch.setitem(sys.modules, "SCRIPT", import_module("mnist.model"))
     original = load_model(run).state_dict()
     assert all(x.equal(original[name]) for name, x in opened(tmp_path / "published", monkeypatch).items())
 

@@ -23,7 +23,7 @@ from mnist import train as mnist_train
 from tests.helpers.runs import SMALL, config, metrics
 from tests.helpers.scripts import run_script
 from tools.reproduction.plans import TABLES
-from training.command_line import _message, parse
+from training.command_line import parse
 
 
 def call(script, *args):
@@ -143,13 +143,6 @@ def test_a_model_of_the_image_alone_takes_over_no_weight_of_the_text(tmp_path):
     small = {"demo": True, "limit": 60, "epochs": 1, "n_latents": 2}
     mnist_train.main(mnist_train.Config(settings="paper", model="vae", save_dir=tmp_path / "first", **small))
     parsed(mnist_train, "--pre-trained", tmp_path / "first").check()
-
-
-def test_a_box_of_ascii_is_one_line_too():
-    box = " Value error      \n -------------- \n  Error parsing --epochs: 'x'  \n  ------ \n  Argument helptext: \n"
-    assert _message(box) == "Error parsing --epochs: 'x'"
-    choices = "╭─ Invalid choice ─╮\n│ invalid choice 'z' for '--obj'. Expected one of ('None', 'b', 'a'). │\n╰─╯\n"
-    assert _message(choices) == "invalid choice 'z' for '--obj'; there are a, b"
 
 
 def test_the_demos_importance_samples_are_for_its_objective_alone():

@@ -3,10 +3,9 @@
 import dataclasses
 import importlib
 import re
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, get_args, get_origin, get_type_hints
 
 import pytest
 import tyro
@@ -18,7 +17,6 @@ from common.models.objectives import OBJECTIVES, objectives_of
 from mnist import loglike
 from tests.helpers.scripts import ROOT, scripts
 from training.command_line import parse
-from training.model_options import ObjectiveOptions
 from training.options import NOT_OF_THE_RUN, RunConfig
 
 WIDTH = 100
@@ -103,29 +101,6 @@ def test_choices_are_told_by_the_records(capsys, monkeypatch):
     assert "poe: " + FUSIONS["poe"].summary in " ".join(rows["--fusion"][1])
     assert "own: " not in " ".join(rows["--fusion"][1])
     assert "vmf: " + FAMILIES["vmf"].summary in " ".join(rows["--posterior"][1])
-
-
-@dataclass
-class Config(RunConfig, ObjectiveOptions):
-    """Options that nothing shares."""
-
-    posterior: Literal["gaussian", "mine"] = "gaussian"
-    """family"""
-    n_latents: int = 4
-    """dimensions of z"""
-    epochs: int = 1
-    batch_size: int = 2
-    lr: float = 1e-3
-    """as it was found to work"""
-    sizes: tuple[int, ...] | None = None
-
-
-def test_a_new_config(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", str(WIDTH))
-    rows = {row: told for box in boxes(shown(Config, [], capsys)).values() for row, told in box}
-    assert rows["--lr FLOAT"] == ["as it was found to work (default: 0.001)"]
-    assert rows["--epochs INT"] == ["passes over the training examples (default: 1)"]
-    assert parse(Config, args=["--sizes", "1", "2"]).sizes == (1, 2)
 
 
 def test_no_place_on_the_users_machine_is_an_option_of_the_run():
