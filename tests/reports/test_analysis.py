@@ -16,7 +16,6 @@ from common.data import Examples
 from common.errors import InputError
 from mnist import analyse as digits
 from mnist.data import MNIST
-from mnist.model import build
 from reports import analysis, classifiers, latents, plots, tables
 from reports.classifiers import judge_file
 from reports.sampling import STEPS, Shown, cross_generation, traversals
@@ -45,19 +44,6 @@ def test_latents_of_a_picture_are_those_that_are_used():
     }
     assert latents.most_used(kls, 20).tolist() == list(range(20, 40))
     assert latents.most_used({"KL": torch.zeros(2, 3)}, 20).tolist() == [0, 1, 2]
-
-
-def test_boxes_say_which_latents_they_show(monkeypatch):
-    drawn = []
-    monkeypatch.setattr(latents, "BOXES", 2)
-    monkeypatch.setattr(latents.plots, "boxes", lambda *args: drawn.append(args))
-    mvae = build(SimpleNamespace(n_latents=3, model="mvae", posterior="gaussian"))
-    test = Examples({"image": torch.rand(4, 1, 28, 28), "text": torch.arange(4)})
-    kls = latents.kl_plot("kl.png", mvae, test, latents.each_modality(mvae))
-    [(path, panels, axes, names)] = drawn
-    assert (path, axes, len(names)) == ("kl.png", ("latent, the 2 of 3 that are used most", "nats"), 2)
-    for name, panel in panels.items():
-        torch.testing.assert_close(panel, kls[name][:, names])
 
 
 def test_a_network_is_trained_once_and_kept(tmp_path):
@@ -181,16 +167,6 @@ def test_judges_are_kept_in_the_data_dir(tmp_path):
     assert file(limit=50) == tmp_path / "x_first_50.pt" and file(limit=60) == tmp_path / "x_first_60.pt"
     assert file(demo=True, limit=50) == tmp_path / "demo_x_first_50.pt"
     assert file(n_test=50) == file(), "which leaves judges all training examples"
-
-
-@pytest.mark.parametrize(("folder", "makes"), [("celeba", "classifier"), ("polymnist", "judge")])
-def test_judges_are_kept_in_the_cache_dir_of_folders_that_have_one(tmp_path, monkeypatch, folder, makes):
-    analyse, kept = import_module(f"{folder}.analyse"), []
-    monkeypatch.setattr(analyse, makes, lambda *args: kept.append(args[-1]))
-    model = SimpleNamespace(modalities=("image",), modelled=("image",))
-    for options in ({"cache_dir": tmp_path / "cache"}, {"data_dir": tmp_path / "data"}):
-        analyse.judges(analyse.Config(tmp_path / "run", **options), None, None, model)
-    assert [file.parent for file in kept] == [tmp_path / "cache", tmp_path / "data"]
 
 
 def test_judges_of_other_training_images_have_files_of_their_own(tmp_path, monkeypatch):

@@ -1,13 +1,10 @@
 """What the figures show: matplotlib's artists, before they become pixels."""
 
-import itertools
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from mnist import compare
 from reports import plots
 
 
@@ -46,17 +43,6 @@ def test_grids_fit_a_screen(finely, tmp_path):
         pixels = torch.from_numpy(np.asarray(picture.convert("RGB")).copy())
     assert picture.width <= 1900 and picture.height <= 1100
     assert (pixels[:12] == 255).all() and (pixels[:, -12:] == 255).all() and pixels.float().std() > 30
-
-
-def test_sentences_are_wrapped_below_their_images(drawn):
-    images = torch.rand(1, 2, 3, 4, 4)
-    images[0, 1] = torch.nan
-    plots.captioned("birds.png", images, ["given"], [["a bird " * 8, "none"]], "birds")
-    first, second = drawn[0].axes
-    assert torch.as_tensor(first.images[0].get_array()).equal(images[0, 0].permute(1, 2, 0))
-    assert (second.images[0].get_array() == 1).all() and words(second) == ["none"]
-    assert [len(line) for line in words(first)[0].split("\n")] == [36, 18] and words(first)[1] == "given"
-    assert drawn[0].get_suptitle() == "birds" and not first.axison
 
 
 def test_the_last_row_is_filled_with_blanks():
@@ -103,24 +89,6 @@ def test_logarithmic_ticks_are_written_in_full(drawn):
     plots.error_bars("curve.png", [300, 400], {"mvae": points[:2]}, ("pairs", "variance"))
     drawn[1].draw_without_rendering()
     assert len(ticks(drawn[1].axes[0], "x")) > 2, "also where 1, 2, 5, ... do not fall"
-
-
-def test_the_labels_of_a_long_axis_do_not_touch(drawn):
-    plots.error_bars("curve.png", (10**4, 10**7), {"mvae": [(1.0, 0.0)] * 2}, ("examples", "ms"), log=True)
-    drawn[0].draw_without_rendering()
-    labels = ticks(drawn[0].axes[0], "x")
-    assert [x.get_text() for x in labels] == ["10,000", "100,000", "1,000,000", "10,000,000"]
-    boxes = [x.get_window_extent() for x in labels]
-    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
-
-
-def test_intervals_are_a_row_each_from_the_top_down(drawn):
-    compare.intervals("speed.png", {"ours": (2.0, 0.5), "theirs": (1.0, 0.25)}, "steps/s", "speed")
-    axis = drawn[0].axes[0]
-    points, _, bars = axis.containers[0].lines
-    assert points.get_xydata().tolist() == [[2, 0], [1, 1]] and axis.yaxis_inverted()
-    assert [segment.tolist() for segment in bars[0].get_segments()] == [[[1.5, 0], [2.5, 0]], [[0.75, 1], [1.25, 1]]]
-    assert [label.get_text() for label in axis.get_yticklabels()] == ["ours", "theirs"]
 
 
 def test_boxes_reach_from_the_5th_to_the_95th_percentile(drawn):

@@ -1,6 +1,5 @@
 """Published models: what the folder holds, that it loads, and what is uploaded."""
 
-import json
 import re
 from importlib import import_module
 
@@ -107,14 +106,3 @@ def test_the_folder_is_uploaded(run, tmp_path, monkeypatch, capsys):
     upload = {"repo_id": "someone/digits", "folder_path": tmp_path / "new", "allow_patterns": patterns}
     assert calls == [("someone/digits", True), upload]
     assert capsys.readouterr().out.endswith("\nthere\n")
-
-
-def test_a_refusal_of_the_hub_takes_one_line(run, tmp_path, monkeypatch):
-    def refuse(self, repo, exist_ok):
-        raise HUB.errors.HTTPError("no route to host")
-
-    monkeypatch.setattr(HUB.HfApi, "create_repo", refuse)
-    upload = f"hf upload someone/digits {tmp_path / 'new'}"
-    with pytest.raises(InputError, match=f"^--repo someone/digits: no route to host: .*{upload}$"):
-        main(Config(run, tmp_path / "new", "someone/digits"))
-    assert json.loads((tmp_path / "new" / "config.json").read_text())["experiment"] == "mnist"

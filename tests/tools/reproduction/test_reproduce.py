@@ -11,7 +11,6 @@ import sys
 import time
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import pytest
 import tyro
@@ -25,7 +24,6 @@ from tests.helpers.scripts import ROOT
 from tools.reproduction import commands, tables, work
 from tools.reproduction.commands import Failed, call
 from tools.reproduction.plans import TABLES
-from tools.reproduction.published import Published
 from tools.reproduction.records import Figure, Measure, Plan, Setting, Table
 from tools.reproduction.scheduler import Pool
 from tools.reproduction.work import RESULT
@@ -265,14 +263,6 @@ def test_caches_beside_a_dataset_are_not_linked(tmp_path):
     assert (folder / "celeba_64.npy").read_text() == "the table's own"
 
 
-def test_what_one_experiment_makes_of_a_dataset_stops_no_other_that_has_it():
-    site = commands.Site(Path("runs"), Path("data"), False, False, "fp32", None, 1)
-    runs = {plan.experiment: commands.Run("", plan, 0) for table in TABLES.values() for plan in table.plans}
-    needed = [work.Chain((runs[experiment],), site).preparation for experiment in ("celeba", "celeba19", "vision")]
-    assert [each.name for each in needed] == ["data of celeba", "data of celeba", "data of celeba by vision.setup"]
-    assert needed[0] == needed[1]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("demo", [False, True])
 def test_the_scripts_know_the_options_of_the_plans(demo, tmp_path):
@@ -285,11 +275,3 @@ def test_the_scripts_know_the_options_of_the_plans(demo, tmp_path):
         for _, _, name, *args in (train, *commands.measure_commands(run, site).values()):
             module = importlib.import_module(name)
             tyro.cli(getattr(module, "Config", None) or module.Command, args=args).check()
-
-
-def test_the_error_of_a_difference_in_percent():
-    figure = Figure("share", ("loglike", "estimates", "x", "mean"), percent=True)
-    plan = Plan("mnist", "mvae", Setting(1, 0), None, (), {"share": Published(40.0)}, other_test_images=True)
-    run = result(loglike={"estimates": {"x": {"mean": 0.5, "stderr": 0.02}}})
-    row = tables.Row(plan, figure, plan.published["share"], (0.5,), (), (run,))
-    assert tables.difference(row, [row]) == "+10.0 ± 2.0"
