@@ -54,46 +54,59 @@ def test_mnist_meets_the_reference_values(tmp_path, case):
     torch.testing.assert_close(kl_divergence(q, model.prior()), torch.tensor(expected["kl"]), rtol=1e-4, atol=0)
 
 
-def swish(x):
-    return x * torch.sigmoid(x)
-
-
 def linear(w, name, x):
     return F.linear(x, w[f"{name}.weight"], w[f"{name}.bias"])
 
 
-def norm(w, name, x):
-    return F.batch_norm(x, *(w[f"{name}.{kind}"] for kind in ("running_mean", "running_var", "weight", "bias")))
+def activated(w, name, x):
+    """Batch norm, if there is one of this name, and swish."""
+    if f"{name}.running_mean" in w:
+        x = F.batch_norm(x, *(w[f"{name}.{kind}"] for kind in ("running_mean", "running_var", "weight", "bias")))
+    return x * torch.sigmoid(x)
+
+
+def mlp(w, prefix, *numbers, x):
+    """The linear layers of these numbers."""
+    for i in numbers[:-1]:
+        x = activated(w, f"{prefix}.{i + 1}", linear(w, f"{prefix}.{i}", x))
+    return linear(w, f"{prefix}.{numbers[-1]}", x)
+
+
+def image_networks(w, classifier, upsample, shape, down, up):
+    """The authors' layers, written out on their state dict: x -> (mu, logvar), z -> logits.
+
+    Args:
+        down, up: (number, stride, padding) of the convolutions.
+    """
+
+    def encoder(x):
+        for i, stride, padding in down:
+            x = F.conv2d(x, w[f"image_encoder.features.{i}.weight"], stride=stride, padding=padding)
+            x = activated(w, f"image_encoder.features.{i + 1}", x)
+        return mlp(w, "image_encoder.classifier", *classifier, x=x.flatten(1))
+
+    def decoder(z):
+        for name in upsample:
+            z = activated(w, "", linear(w, f"image_decoder.{name}", z))
+        z = z.view(-1, *shape)
+        for i, stride, padding in up:
+            z = F.conv_transpose2d(z, w[f"image_decoder.hallucinate.{i}.weight"], stride=stride, padding=padding)
+            z = z if i == up[-1][0] else activated(w, f"image_decoder.hallucinate.{i + 1}", z)
+        return z
+
+    return encoder, decoder
+
+
+def embedded(w, prefix, x):
+    return mlp(w, prefix, 2, 4, x=activated(w, "", w[f"{prefix}.0.weight"][x]))
 
 
 def fashionmnist_networks(w):
-    """The authors' layers, written out on their state dict, in float64: x -> (mu, logvar), z -> logits."""
-
-    def image_encoder(x):
-        for name in ("0", "2"):
-            x = swish(F.conv2d(x, w[f"image_encoder.features.{name}.weight"], stride=2, padding=1))
-        return linear(w, "image_encoder.classifier.2", swish(linear(w, "image_encoder.classifier.0", x.flatten(1))))
-
-    def text_encoder(x):
-        x = swish(w["text_encoder.net.0.weight"][x])
-        return linear(w, "text_encoder.net.4", swish(linear(w, "text_encoder.net.2", x)))
-
-    def image_decoder(z):
-        for name in ("0", "2"):
-            z = swish(linear(w, f"image_decoder.upsampler.{name}", z))
-        z = swish(conv_transpose(w, "image_decoder.hallucinate.0", z.view(-1, 128, 7, 7), 1))
-        return conv_transpose(w, "image_decoder.hallucinate.2", z, 1)
-
-    def text_decoder(z):
-        for name in ("0", "2", "4"):
-            z = swish(linear(w, f"text_decoder.net.{name}", z))
-        return linear(w, "text_decoder.net.6", z)
-
-    return {"image": image_encoder, "text": text_encoder}, {"image": image_decoder, "text": text_decoder}
-
-
-def conv_transpose(w, name, x, padding):
-    return F.conv_transpose2d(x, w[f"{name}.weight"], stride=2, padding=padding)
+    convolutions = ((0, 2, 1), (2, 2, 1))
+    upsample = ("upsampler.0", "upsampler.2")
+    encoder, decoder = image_networks(w, (0, 2), upsample, (128, 7, 7), convolutions, convolutions)
+    encoders = {"image": encoder, "text": lambda x: embedded(w, "text_encoder.net", x)}
+    return encoders, {"image": decoder, "text": lambda z: mlp(w, "text_decoder.net", 0, 2, 4, 6, x=z)}
 
 
 def gru_of(w, prefix, *sizes, **options):
@@ -103,43 +116,49 @@ def gru_of(w, prefix, *sizes, **options):
 
 
 def multimnist_networks(w):
-    """As above. One GRU of two directions encodes; a step at a time decodes, fed with the most likely character."""
-    encoder = gru_of(w, "text_encoder.gru.", 200, 200, bidirectional=True)
-    decoder = gru_of(w, "text_decoder.gru.", 264, 200, num_layers=2, dropout=0.1)
-
-    def image_encoder(x):
-        x = swish(F.conv2d(x, w["image_encoder.features.0.weight"], stride=2, padding=1))
-        for i, padding in ((2, 1), (5, 1), (8, 0)):
-            x = F.conv2d(x, w[f"image_encoder.features.{i}.weight"], stride=2, padding=padding)
-            x = swish(norm(w, f"image_encoder.features.{i + 1}", x))
-        return linear(w, "image_encoder.classifier.3", swish(linear(w, "image_encoder.classifier.0", x.flatten(1))))
+    """One GRU of two directions encodes; a step at a time decodes, fed with the most likely character."""
+    gru = gru_of(w, "text_encoder.gru.", 200, 200, bidirectional=True)
+    cells = gru_of(w, "text_decoder.gru.", 264, 200, num_layers=2, dropout=0.1)
+    down, up = ((0, 2, 1), (2, 2, 1), (5, 2, 1), (8, 2, 0)), ((0, 2, 0), (3, 2, 1), (6, 2, 1), (9, 2, 1))
+    encoder, decoder = image_networks(w, (0, 3), ("upsample.0",), (256, 2, 2), down, up)
 
     def text_encoder(x):
-        last = encoder(w["text_encoder.embed.weight"][x].transpose(0, 1))[0][-1]
+        last = gru(w["text_encoder.embed.weight"][x].transpose(0, 1))[0][-1]
         return linear(w, "text_encoder.h2p", last[:, :200] + last[:, 200:])
-
-    def image_decoder(z):
-        z = swish(linear(w, "image_decoder.upsample.0", z)).view(-1, 256, 2, 2)
-        for i, padding in ((0, 0), (3, 1), (6, 1)):
-            z = swish(
-                norm(
-                    w,
-                    f"image_decoder.hallucinate.{i + 1}",
-                    conv_transpose(w, f"image_decoder.hallucinate.{i}", z, padding),
-                )
-            )
-        return conv_transpose(w, "image_decoder.hallucinate.9", z, 1)
 
     def text_decoder(z):
         character, words = torch.full((len(z),), 10), []
         hidden = linear(w, "text_decoder.z2h", z).repeat(2, 1, 1)
         for _ in range(4):
-            out, hidden = decoder(torch.cat([swish(w["text_decoder.embed.weight"][character]), z], dim=1)[None], hidden)
+            letter = activated(w, "", w["text_decoder.embed.weight"][character])
+            out, hidden = cells(torch.cat([letter, z], dim=1)[None], hidden)
             words.append(linear(w, "text_decoder.h2o", torch.cat([out[0], z], dim=1)))
             character = words[-1].argmax(dim=1)
         return torch.stack(words, dim=1)
 
-    return {"image": image_encoder, "text": text_encoder}, {"image": image_decoder, "text": text_decoder}
+    return {"image": encoder, "text": text_encoder}, {"image": decoder, "text": text_decoder}
+
+
+def faces_networks(w):
+    down, up = ((0, 2, 1), (2, 2, 1), (5, 2, 1), (8, 1, 0)), ((0, 1, 0), (3, 2, 1), (6, 2, 1), (9, 2, 1))
+    return image_networks(w, (0, 3), ("upsample.0",), (256, 5, 5), down, up)
+
+
+def celeba_networks(w):
+    """All attributes at once, with batch norm."""
+    encoder, decoder = faces_networks(w)
+    encoders = {"image": encoder, "attrs": lambda x: mlp(w, "attrs_encoder.net", 0, 3, 6, x=x)}
+    return encoders, {"image": decoder, "attrs": lambda z: mlp(w, "attrs_decoder.net", 0, 3, 6, 9, x=z)}
+
+
+def celeba19_networks(w):
+    """One attribute after the other."""
+    encoder, decoder = faces_networks(w)
+    encoders, decoders = {"image": encoder}, {"image": decoder}
+    for i, name in enumerate(ATTRIBUTES):
+        encoders[name] = partial(embedded, w, f"attr_encoders.{i}.net")
+        decoders[name] = lambda z, i=i: mlp(w, f"attr_decoders.{i}.net", 0, 2, 4, 6, x=z).squeeze(1)
+    return encoders, decoders
 
 
 def product(encoders, inputs, given):
@@ -149,55 +168,6 @@ def product(encoders, inputs, given):
         mu, logvar = encoders[name](inputs[name]).chunk(2, dim=1)
         precision, weighted = precision + (-logvar).exp(), weighted + mu * (-logvar).exp()
     return weighted / precision, 1 / precision
-
-
-def celeba_image_networks(w):
-    def encoder(x):
-        x = swish(F.conv2d(x, w["image_encoder.features.0.weight"], stride=2, padding=1))
-        for i, stride, padding in ((2, 2, 1), (5, 2, 1), (8, 1, 0)):
-            x = F.conv2d(x, w[f"image_encoder.features.{i}.weight"], stride=stride, padding=padding)
-            x = swish(norm(w, f"image_encoder.features.{i + 1}", x))
-        return linear(w, "image_encoder.classifier.3", swish(linear(w, "image_encoder.classifier.0", x.flatten(1))))
-
-    def decoder(z):
-        z = swish(linear(w, "image_decoder.upsample.0", z)).view(-1, 256, 5, 5)
-        for i, stride, padding in ((0, 1, 0), (3, 2, 1), (6, 2, 1)):
-            z = F.conv_transpose2d(z, w[f"image_decoder.hallucinate.{i}.weight"], stride=stride, padding=padding)
-            z = swish(norm(w, f"image_decoder.hallucinate.{i + 1}", z))
-        return conv_transpose(w, "image_decoder.hallucinate.9", z, 1)
-
-    return encoder, decoder
-
-
-def celeba_networks(w):
-    """All attributes at once, with batch norm."""
-
-    def attrs(prefix, n_hidden, x):
-        for i in range(0, 3 * n_hidden, 3):
-            x = swish(norm(w, f"{prefix}.{i + 1}", linear(w, f"{prefix}.{i}", x)))
-        return linear(w, f"{prefix}.{3 * n_hidden}", x)
-
-    encoder, decoder = celeba_image_networks(w)
-    encoders = {"image": encoder, "attrs": partial(attrs, "attrs_encoder.net", 2)}
-    return encoders, {"image": decoder, "attrs": partial(attrs, "attrs_decoder.net", 3)}
-
-
-def celeba19_networks(w):
-    """One attribute after the other."""
-
-    def encode(prefix, x):
-        x = swish(linear(w, f"{prefix}.2", swish(w[f"{prefix}.0.weight"][x])))
-        return linear(w, f"{prefix}.4", x)
-
-    def decode(prefix, z):
-        for i in (0, 2, 4):
-            z = swish(linear(w, f"{prefix}.{i}", z))
-        return linear(w, f"{prefix}.6", z).squeeze(1)
-
-    encoder, decoder = celeba_image_networks(w)
-    encoders = {name: partial(encode, f"attr_encoders.{i}.net") for i, name in enumerate(ATTRIBUTES)}
-    decoders = {name: partial(decode, f"attr_decoders.{i}.net") for i, name in enumerate(ATTRIBUTES)}
-    return {"image": encoder} | encoders, {"image": decoder} | decoders
 
 
 DIGITS = {"image": fill.image(4, 1, 28).double(), "text": fill.integers("text", (4,), 10)}
