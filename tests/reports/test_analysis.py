@@ -43,7 +43,8 @@ def test_latents_of_a_picture_are_those_that_are_used():
         "J(q(z|a), q(z|b))": -torch.arange(40.0).expand(3, -1),
     }
     assert latents.most_used(kls, 20).tolist() == list(range(20, 40))
-    assert latents.most_used({"KL": torch.zeros(2, 3)}, 20).tolist() == [0, 1, 2]
+    each = {"KL of a": torch.tensor([[0.0, 0.0, 3.0]]), "KL of b": torch.tensor([[0.0, 2.0, 0.0]])}
+    assert latents.most_used(each, 2).tolist() == [1, 2] and latents.most_used(each, 20).tolist() == [0, 1, 2]
 
 
 def test_a_network_is_trained_once_and_kept(tmp_path):
@@ -236,8 +237,9 @@ def test_a_map_colours_draws_by_distribution_and_examples_by_group(tmp_path, mon
 
 def test_labels_above_their_number_are_refused(trained, tmp_path):
     data = digits.by_class(digits.MNIST, digits.CLASSES)._replace(n_values=5)
+    options = {"demo": True, "limit": 30, "umap": False, "data_dir": tmp_path, "out_dir": tmp_path}
     with pytest.raises(InputError, match="labels go from 0 to 4, and one is 9: raise n_values of mnist"):
-        analysis.analyse(digits.Config(trained("mnist"), demo=True, limit=30, umap=False, data_dir=tmp_path), data)
+        analysis.analyse(digits.Config(trained("mnist"), **options), data)
 
 
 def test_examples_that_lack_a_modality_are_left_out(trained, tmp_path, monkeypatch, capsys):

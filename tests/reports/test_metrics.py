@@ -10,6 +10,7 @@ from reports.metrics import (
     divergences,
     joint_coherence,
     latent_accuracy,
+    read_right,
     sampled_latents,
 )
 from tests.helpers.coherence import JUDGES, SOURCES, C, examples, model
@@ -139,6 +140,12 @@ def test_divergences_by_latent(fusion):
         if "z|a" in name:
             x[:7] = torch.nan
     torch.testing.assert_close(found, expected, equal_nan=True)
+
+
+def test_a_judge_is_tested_on_the_examples_themselves():
+    given, labels = examples(100)
+    assert read_right(JUDGES["a"], given, labels).all()
+    assert not read_right(JUDGES["a"], given, labels.roll(1, dims=0)).all()
 
 
 def test_what_no_judge_can_read_is_never_right():
