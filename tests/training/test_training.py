@@ -155,7 +155,8 @@ def test_a_resumed_run_may_lack_newer_options(uninterrupted, tmp_path):
     for name in ("looser", "valid", "optimizer"):
         about["config"].pop(name)
     (tmp_path / "config.json").write_text(json.dumps(about))
-    mnist_train.main(config(tmp_path, resume=True))
+    mnist_train.main(config(tmp_path, epochs=6, resume=True))
+    assert metrics(tmp_path)[:5] == metrics(uninterrupted) and load(tmp_path / LAST)["epoch"] == 6
 
 
 def test_weak_supervision_uses_the_unpaired(tmp_path):
