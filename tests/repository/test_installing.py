@@ -104,15 +104,11 @@ def checkout(tmp_path_factory):
     return folder
 
 
-def install(target, *arguments):
-    options = ["--no-deps", "--no-build-isolation", "--no-index", "--target", target]
-    command = [sys.executable, "-m", "pip", "install", *options, *arguments]
-    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
 @pytest.mark.slow
 def test_a_copy_in_site_packages_is_refused(checkout, tmp_path):
-    done = install(tmp_path / "site", checkout)
+    options = ["--no-deps", "--no-build-isolation", "--no-index", "--target", tmp_path / "site"]
+    command = [sys.executable, "-m", "pip", "install", *options, checkout]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 1 and not (tmp_path / "site").exists()
     assert "multimodal-vaes is used from its checkout: pip install --editable PATH-OF-THE-CHECKOUT\n" in done.stdout
 

@@ -18,13 +18,13 @@ from training.steps import Step, total_norm
 SMALL = {"limit": 60, "batch_size": 10, "epochs": 4}  # five batches an epoch
 
 
-def rates(n_batches, steps=0, **options):
-    """The learning rates of all steps from `steps` on."""
+def rates(n_batches, **options):
+    """The learning rates of all steps."""
     settings = PairsConfig(lr=0.1, **options)
     optimizer = SGD([torch.nn.Parameter(torch.zeros(()))], lr=settings.lr)
-    schedule = optimizers.schedule(settings, optimizer, n_batches, steps)
+    schedule = optimizers.schedule(settings, optimizer, n_batches, 0)
     found = []
-    for _ in range(settings.epochs * n_batches - steps):
+    for _ in range(settings.epochs * n_batches):
         found.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         schedule.step()
@@ -66,11 +66,6 @@ def test_the_schedule_is_that_of_torch():
         schedule.step()
     assert rates(4, epochs=3, lr_schedule="cosine") == pytest.approx(expected)
     assert set(rates(3, epochs=2)) == {0.1}, "exactly"
-
-
-def test_a_rate_depends_on_the_step_alone():
-    options = {"epochs": 4, "lr_schedule": "cosine"}
-    assert rates(3, steps=5, **options) == rates(3, **options)[5:]
 
 
 def test_a_rate_in_a_tensor_changes_in_place():
