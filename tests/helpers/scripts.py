@@ -1,4 +1,4 @@
-"""What tests of scripts share: root and scripts of the repository, a call in this process, the README's Python."""
+"""What tests of scripts share: root and scripts of the repository, a call in this process, a page's Python."""
 
 import re
 from pathlib import Path
@@ -21,8 +21,9 @@ def call(script, *args):
     return script.main(parse(script.Config, args=[str(arg) for arg in args]))
 
 
-def python_of_the_readme():
-    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def python_of(page):
+    """The blocks of Python of a page, by its path from the root."""
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
 
 
 def run_script(module, args, main=None, description=""):

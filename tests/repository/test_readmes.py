@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import itertools
+import math
 import os
 import pkgutil
 import re
@@ -14,6 +15,7 @@ from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
+from torch import nn
 
 import celeba.classifier
 import celeba.train
@@ -25,10 +27,14 @@ import multimnist.data
 import multimnist.train
 import polymnist.train
 from common import checkpoints
-from common.models import choices
+from common.data import Examples
+from common.encoders_decoders import SplitLinearLayer
+from common.likelihoods import BernoulliLikelihood, CategoricalLikelihood, GroupedLikelihood
+from common.models import MVAE, choices
 from common.models.fusions import FUSIONS
 from common.models.objectives import form_of, with_default
 from mnist import train as mnist_train
+from mnist.demo import scanned_digits
 from reports import classifiers
 from reports.analysis import parameter_counts
 from tests.helpers import what_exists
@@ -37,11 +43,13 @@ from tests.helpers.cub_files import write_cub, write_image
 from tests.helpers.mnist_files import IMAGES, write_mnist
 from tests.helpers.omniglot_files import write_omniglot
 from tests.helpers.resnet import small_resnet
-from tests.helpers.scripts import ROOT, python_of_the_readme, run_script
+from tests.helpers.scripts import ROOT, python_of, run_script
 from training import Trainer
 
 READMES = [p.relative_to(ROOT).as_posix() for p in (ROOT / "README.md", *ROOT.glob("[!.]*/README.md"))]
-TEXTS = [*READMES, "CONTRIBUTING.md", "CHANGELOG.md", "docs/scaling.md", "docs/speed.md"]
+PAGES = [p.relative_to(ROOT).as_posix() for p in (*ROOT.glob("docs/*.md"), *ROOT.glob("results/measurements/*.md"))]
+TEXTS = [*READMES, *PAGES, "CONTRIBUTING.md", "CHANGELOG.md"]
+LARGEST = {"README.md": 12_000, "docs/speed.md": 8_000, "docs/reliability.md": 4_000}  # bytes; 9,000 of a folder's
 # folders of data and runs, not of the repository
 DATA = [
     "build/docs/",
@@ -58,7 +66,7 @@ DATA = [
 
 @pytest.mark.slow
 def test_the_first_example_runs_verbatim_after_make_demo(tmp_path, monkeypatch, capsys):
-    code, _ = python_of_the_readme()
+    code, _ = python_of("README.md")
     assert code.count("\n") < 15
     train = next(line for line in (ROOT / "Makefile").read_text().splitlines() if "mnist/train.py" in line)
     args = shlex.split(train.replace("$(DEMO)", "demo"))[2:]
@@ -71,10 +79,46 @@ def test_the_first_example_runs_verbatim_after_make_demo(tmp_path, monkeypatch, 
     assert "% of the labels inferred, log p(image) = -" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_the_example_of_ones_own_data_fills_what_is_missing(tmp_path, monkeypatch, capsys):
+    _, code = python_of("README.md")
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "own"}
+    exec(code, names)
+    assert names["filled"].shape == (1500, 28) and names["error"] < 0.75 * names["spread"]
+    assert "error of the missing values 0." in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_snippets_on_ones_own_data_run(tmp_path, monkeypatch):
+    """Judges of untrained networks, so that it takes seconds."""
+    likelihoods, pairs, coherence, latents = python_of("docs/own_data.md")
+    assert "run_from_command_line" in pairs
+    monkeypatch.chdir(tmp_path)
+    digits = scanned_digits("test").modalities
+    examples = Examples({"image": digits["image"], "label": digits["text"]})
+    head = nn.Sequential(nn.Linear(784, 20), SplitLinearLayer(20, (4, 4)))
+    encoder = {"image": nn.Sequential(nn.Flatten(), head), "label": nn.Sequential(nn.Embedding(10, 784), head)}
+    decoder = {"image": nn.Sequential(nn.Linear(4, 784), nn.Unflatten(1, (1, 28, 28))), "label": nn.Linear(4, 10)}
+    model = MVAE(encoder, decoder, GroupedLikelihood(BernoulliLikelihood(3), CategoricalLikelihood()), latent_dim=4)
+    labels = digits["text"][:, None]
+    names = {"model": model, "train": examples, "test": examples, "train_labels": labels, "test_labels": labels}
+    for code in (likelihoods, coherence.replace("1000, None", "5, None"), latents):
+        exec(code, names)
+    assert names["log_p"].shape == (297,) and len(names["right"]) == 4 and (tmp_path / "map.png").exists()
+
+
+def test_pages_are_short():
+    for page in ("README.md", *PAGES, *READMES):
+        most = LARGEST.get(page, 9_000 if page in READMES and "results" not in page else math.inf)
+        size = (ROOT / page).stat().st_size
+        assert size <= most, f"{page} has {size} bytes of {most}"
+
+
 def test_every_model_has_its_section_and_its_equations_on_the_page():
-    head, *sections = (ROOT / "docs" / "models.md").read_text().split("\n## ")
+    _, _, table, *sections = (ROOT / "docs" / "models.md").read_text().split("\n## ")
     for (name, model), text in zip(choices.MODELS.items(), sections, strict=True):
-        assert f"\n| `{name}` |" in head and text.startswith(f"{name}\n") and text.count("$$") >= 4
+        assert f"\n| `{name}` |" in table and text.startswith(f"{name}\n") and text.count("$$") >= 4
         obj = with_default(model)[0]
         form = form_of(obj, FUSIONS[model.fusion].is_mixture)
         assert f"`--obj {obj}`, `common.objectives.{form.__name__}`." in text
@@ -84,13 +128,15 @@ def test_every_model_has_its_section_and_its_equations_on_the_page():
 
 @pytest.mark.parametrize("table", [what_exists.objectives_table, what_exists.fusions_table])
 def test_the_tables_of_what_exists_are_the_registrys(table):
-    assert f"\n\n{table()}\n\n" in (ROOT / "README.md").read_text(), f"README.md must have\n\n{table()}"
+    assert f"\n\n{table()}\n\n" in (ROOT / "docs" / "models.md").read_text(), f"models.md must have\n\n{table()}"
 
 
-def test_each_folder_of_an_experiment_is_in_the_table_of_models():
-    text = (ROOT / "README.md").read_text()
+def test_each_folder_and_each_model_has_a_row_in_the_readme():
+    text = (ROOT / "README.md").read_text().split("## Train on a dataset")[0]
     for script in ROOT.glob("*/train.py"):
-        assert f"\n| [{script.parent.name}]({script.parent.name}) |" in text.split("## Use a folder")[0]
+        assert f"[{script.parent.name}]({script.parent.name})" in text
+    for name in choices.MODELS:
+        assert f"[`{name}`](docs/models.md#{name})" in text
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -124,7 +170,7 @@ def prose_of(text):
 
 
 def test_a_folder_of_pairs_is_an_experiment(tmp_path, monkeypatch):
-    _, code = python_of_the_readme()
+    _, code, *_ = python_of("docs/own_data.md")
     assert code.count("\n") < 59
     (tmp_path / "pairs.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
@@ -164,9 +210,9 @@ def translated_commands(readme):
 
 
 def tabulated_commands(readme):
-    """(folder, command) of each row of README.md's table of results."""
-    rows = re.findall(r"^\| \[(\w+)\]\(\w+\) \| [^|]* \| `python (.*?)`", (ROOT / readme).read_text(), re.MULTILINE)
-    return [(Path(folder), shlex.split(command)) for folder, command in rows]
+    """(folder, command) of each row of the table of all results."""
+    row = re.compile(r"^\| \[(\w+)\]\(\.\./\w+\) \|.* \| `python (.*?)` \|$", re.MULTILINE)
+    return [(Path(folder), shlex.split(command)) for folder, command in row.findall((ROOT / readme).read_text())]
 
 
 SMALLER = {  # by folder and script, script, or subcommand
