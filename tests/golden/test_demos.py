@@ -21,7 +21,7 @@ from tests.golden import FOLDER, WRITES, check
 from tests.helpers.scripts import run_script, scripts
 
 TRAIN = "--demo --epochs 2 --limit 60 --batch-size 20 --n-latents 4 --save-dir run"
-MNIST = f"train.py {TRAIN}\nsample.py run\nsample.py run --condition-on-text 1\nsample.py run --reconstruct --demo"
+MNIST = f"train.py {TRAIN}\nsample.py run\nsample.py run --condition-on-text 1 --demo\nsample.py run --reconstruct --demo"
 SCORES = "loglike.py run --demo --limit 10 --n-samples 20 --json loglike.json"
 ANALYSIS = "analyse.py run --demo --limit 40 --n-samples 30 --no-umap --json analyse.json"
 WEAK = "--demo --epochs 2 --limit 100 --fractions 0.5 --seeds 0 --classifier-steps 3 --n-latents 4"
@@ -31,7 +31,7 @@ CALLS = {  # by folder, or by folder and model
     "mnist": f"""{MNIST}
         sample.py run --condition-on-image 5 --demo
         sample.py run --mixture 3 --demo --limit 60
-        sample.py run --condition-on-text 1 --sampler aggregate --demo
+        sample.py run --condition-on-text 1 --sampler posterior
         {SCORES}
         {ANALYSIS}
         weak_supervision.py {WEAK} --save-dir weak
@@ -46,11 +46,11 @@ CALLS = {  # by folder, or by folder and model
         pixels.py loglike pixels --demo --limit 3 --n-samples 5 --json pixels.json
         compare.py halves --demo --variants hidden=8 --options "epochs=2 limit=60" {COMPARED}""",
     "fashionmnist": f"{MNIST}\n{SCORES}\n{ANALYSIS}\nweak_supervision.py {WEAK} --save-dir weak",
-    "multimnist": f"""{MNIST.replace("text 1", "text 12")}\n{SCORES}\n{ANALYSIS}
+    "multimnist": f"""{MNIST.replace("text 1 --demo", "text 12")}\n{SCORES}\n{ANALYSIS}
         weak_supervision.py {WEAK} --save-dir weak""",
-    "celeba": f"""{MNIST.replace("--condition-on-text 1", MORE_FACES)}\n{SCORES}\n{ANALYSIS}
+    "celeba": f"""{MNIST.replace("--condition-on-text 1 --demo", MORE_FACES)}\n{SCORES}\n{ANALYSIS}
         weak_supervision.py {WEAK} --save-dir weak""",
-    "celeba19": f"{MNIST.replace('--condition-on-text 1', MORE_FACES)}\n{SCORES}\n{ANALYSIS}",
+    "celeba19": f"{MNIST.replace('--condition-on-text 1 --demo', MORE_FACES)}\n{SCORES}\n{ANALYSIS}",
     "vision": f"""train.py {TRAIN}\nsample.py run\nsample.py run --reconstruct --demo\n{SCORES} --by-size
         {ANALYSIS.replace(" --n-samples 30", "")}""",
     "translation": f"""train.py {TRAIN}\nsample.py run\nsample.py run --condition-on-english twenty-one
