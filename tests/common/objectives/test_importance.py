@@ -22,7 +22,7 @@ from common.variational_posteriors import LaplaceOrNormalPosterior, LaplacePoste
 from common.variational_strategies import MoeStrategy
 from tests.helpers.fusions import with_fusion
 from tests.helpers.gradients import gradients, z_scores
-from tests.helpers.linear_gaussian import D, draw, exact_log_p, linear_gaussian, standard_error
+from tests.helpers.linear_gaussian import D, draw, exact_log_p, linear_gaussian
 from tests.helpers.private_latents import private_linear_gaussian
 
 GRADIENTS = ("exact", "stop-all", "published")
@@ -52,25 +52,6 @@ def test_the_bound_is_log_p_where_the_posterior_is_exact(objective, looser):
     torch.testing.assert_close(bound.value, exact_log_p(weights, scales, inputs, tuple(inputs)))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("present", [("a", "b", "c"), ("b",)])
-def test_the_tight_bound_of_a_mixture_nears_log_p_and_the_looser_lies_below(present):
-    model, weights, scales = with_fusion("moe", 3)
-    inputs = {name: x.expand(400, -1) for name, x in draw(weights, scales, 1).items()}
-    inputs = {name: x if name in present else torch.full_like(x, torch.nan) for name, x in inputs.items()}
-    exact = exact_log_p(weights, scales, inputs, present)[0].item()
-    with torch.no_grad():
-        tight = {K: IwaeElbo(model, K).bound(inputs).value for K in (1, 10)}
-        looser = {K: IwaeElbo(model, K, looser=True).bound(inputs).value for K in (1, 10)}
-        tight[500] = IwaeElbo(model, 500).bound({name: x[:200] for name, x in inputs.items()}).value
-    assert tight[500].mean().item() == pytest.approx(exact, abs=0.02 + 5 * standard_error(tight[500]))
-    assert tight[1].mean() < tight[10].mean() < exact + 5 * standard_error(tight[10])
-    for K in (1, 10):
-        below = (tight[K] - looser[K]).mean().item()
-        noise = math.hypot(standard_error(tight[K]), standard_error(looser[K]))
-        assert below > 5 * noise if len(present) > 1 else abs(below) < 5 * noise
-
-
 def test_weights_and_beta_in_the_importance_weights():
     """Written out, with the same samples."""
     model, weights, scales = laplace(2)
@@ -93,8 +74,7 @@ def test_weights_and_beta_in_the_importance_weights():
 @pytest.mark.parametrize(
     ("family", "n_modalities", "looser", "beta"),
     [
-        *(("gaussian", 1, False, 1.0), ("gaussian", 3, False, 1.0), ("gaussian", 3, True, 0.5)),
-        *(("laplace", 3, True, 1.0), ("laplace-normal", 2, True, 1.0)),
+        *(("gaussian", 1, False, 1.0), ("gaussian", 3, True, 0.5), ("laplace-normal", 2, False, 1.0)),
     ],
 )
 def test_exact_dreg_has_iwaes_gradient_in_expectation(family, n_modalities, looser, beta):
@@ -178,7 +158,7 @@ def test_the_encoder_learns_nothing_more_from_exact_posteriors(objective):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", [IwaeElbo, StlElbo, DregIwaeElbo])
+@pytest.mark.parametrize("objective", [StlElbo, DregIwaeElbo])
 def test_gradients_of_one_sample_against_a_grid(objective):
     """K = 1, looser: sum_t pi_t E_q_t [log p(X, z) - log q(z|X)], integrated over the plane."""
     torch.manual_seed(0)
