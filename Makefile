@@ -6,7 +6,7 @@ export GOMP_SPINCOUNT ?= 10000
 # compiling all modules anew takes each process that the tests start a second
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup setup-all demo release test test-slow test-demos test-faults lint docs tables bench
+.PHONY: setup setup-all demo release test test-all test-faults lint docs tables bench
 
 setup: .venv/ready
 
@@ -47,13 +47,9 @@ release/%/README.md: | .venv/ready-all
 test: setup-all
 	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not slow and not faults and not demos"
 
-# with DEMO=FOLDER, the run that `make demo` left there is not trained again
-test-slow: setup-all
-	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "slow and not faults"
-
-# train.py --demo of all folders but mnist, and what it has learnt; minutes each. test-slow has that of mnist
-test-demos: setup-all
-	$(BIN)/python -m pytest -q -n auto --dist worksteal -m demos
+# everything, hours: also slow tests, the demos of all folders, and twenty times as many examples of each property
+test-all: setup-all test-faults
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q -n auto --dist worksteal -m "not faults"
 
 # damaged files, kills, full disks: all, or with FAULTS=3 three twentieths in twelve minutes; only all write the table of the docs
 FAULTS ?= 20

@@ -1,12 +1,10 @@
 """Damaged versions of a file's content, always the same for a seed."""
 
-import re
 from collections.abc import Iterator
 from random import Random
 
 EDGE = 512  # bytes at either end, where most formats have their lengths; every second fault falls there
 SIZES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**24, 2**31 - 1, 2**31, 2**32 - 1, 10**12, 2**63 - 1, 2**64 - 1)
-NUMBERS = (b"0", b"-1", b"999", b"65536", b"4294967296", b"1000000000000", b"9" * 30, b"1e999", b"NaN", b"true", b"{}")
 
 
 def mutations(content: bytes, seed: int, n: int) -> Iterator[bytes]:
@@ -39,16 +37,6 @@ def _set_size(content: bytearray, random: Random) -> None:
     content[place : place + n_bytes] = size.to_bytes(n_bytes, random.choice(("little", "big")))
 
 
-def _set_number(content: bytearray, random: Random) -> None:
-    """Write another number in place of one that is spelt in digits; flip bits where there is none."""
-    places = [match.span() for match in re.finditer(rb"\d+", bytes(content[:10_000]))]
-    if not places:
-        return _flip_bits(content, random)
-    start, stop = random.choice(places)
-    content[start:stop] = random.choice(NUMBERS)
-    return None
-
-
 def _truncate(content: bytearray, random: Random) -> None:
     del content[_place(content, random) :]
 
@@ -71,14 +59,4 @@ def _repeat(content: bytearray, random: Random) -> None:
     content[place:place] = chunk * random.choice((1, 2, 100))
 
 
-def _swap(content: bytearray, random: Random) -> None:
-    """Exchange two chunks of the same length."""
-    length = random.choice((1, 4, 16, 256))
-    one, other = sorted(_place(content, random) for _ in range(2))
-    if one + length <= other and other + length <= len(content):
-        chunk = content[one : one + length]
-        content[one : one + length] = content[other : other + length]
-        content[other : other + length] = chunk
-
-
-KINDS = (_flip_bits, _flip_bits, _set_size, _set_size, _set_number, _truncate, _overwrite, _remove, _repeat, _swap)
+KINDS = (_flip_bits, _flip_bits, _set_size, _set_size, _truncate, _overwrite, _remove, _repeat)

@@ -18,8 +18,7 @@ import torch
 
 from common.progress import print_once
 from tests.golden import FOLDER, WRITES, check
-from tests.helpers.scripts import run_script
-from tests.repository.test_scripts import SCRIPTS
+from tests.helpers.scripts import run_script, scripts
 
 TRAIN = "--demo --epochs 2 --limit 60 --batch-size 20 --n-latents 4 --save-dir run"
 MNIST = f"train.py {TRAIN}\nsample.py run\nsample.py run --condition-on-text 1\nsample.py run --reconstruct --demo"
@@ -129,4 +128,4 @@ def figures(x):
 def test_every_script_of_a_folder_is_called():
     called = {f"{name.split(',')[0]}/{line.split()[0]}" for name, calls in CALLS.items() for line in calls.splitlines()}
     folders = {name.split(",")[0] for name in CALLS}
-    assert called | ELSEWHERE >= {script for script in SCRIPTS if script.split("/")[0] in folders}
+    assert called | ELSEWHERE >= {script for script in scripts() if script.split("/")[0] in folders}

@@ -1,4 +1,4 @@
-"""What tests of scripts share: the repository's root, a call of a script in this process, the README's Python."""
+"""What tests of scripts share: root and scripts of the repository, a call in this process, the README's Python."""
 
 import re
 from pathlib import Path
@@ -7,6 +7,13 @@ from training import run_from_command_line
 from training.command_line import parse
 
 ROOT = Path(__file__).parents[2]
+
+
+def scripts():
+    """The paths of all scripts in the repository's folders, from its root."""
+    folders = [path.parent for path in ROOT.glob("*/__init__.py") if path.parent.name != "tests"]
+    sources = [path for folder in folders for path in folder.rglob("*.py")]
+    return {path.relative_to(ROOT).as_posix() for path in sources if '__name__ == "__main__"' in path.read_text()}
 
 
 def call(script, *args):

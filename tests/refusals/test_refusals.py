@@ -37,7 +37,8 @@ def test_what_scripts_refuse(table, trained, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     files()
     text, found, wrong = table.read_text(), [], []
-    for other in {*re.findall(r"\brun_(\w+)", text), *([table.stem] if re.search(r"\brun\b", text) else [])}:
+    asked = "\n".join(line for line in text.splitlines() if line.startswith("$"))
+    for other in {*re.findall(r"\brun_(\w+)", asked), *([table.stem] if re.search(r"\brun\b", asked) else [])}:
         shutil.copytree(trained(other), "run" if other == table.stem else f"run_{other}")
     before = snapshot()
     for line in text.splitlines():

@@ -46,15 +46,10 @@ def test_too_few_examples_or_infinite_features_are_refused():
     with pytest.raises(InputError, match="a Frechet distance needs two examples or more"):
         distance(torch.randn(1, 3), torch.randn(5, 3))
     with pytest.raises(InputError, match="are not finite"):
-        distance(torch.full((4, 3), torch.nan), torch.randn(5, 3))
+        moments(torch.tensor([[1.0, 2.0], [3.0, torch.nan]]))
 
 
-def test_fewer_examples_than_features():
-    x, y = torch.randn(6, 40), torch.randn(9, 40) + 0.5
-    assert distance(x, y) == pytest.approx(direct(x.numpy(), y.numpy()), rel=1e-5)
-
-
-@pytest.mark.parametrize(("n", "n_features"), [(2, 40), (6, 40), (50, 3), (200, 101)])
+@pytest.mark.parametrize(("n", "n_features"), [(2, 40), (50, 3)])
 @pytest.mark.parametrize("widest", [1, 3e3])
 def test_a_set_has_no_distance_from_itself(n, n_features, widest):
     x = torch.randn(n, n_features, dtype=torch.float64) + 10
@@ -124,11 +119,3 @@ def test_without_torch_fidelity(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", raising=False)
     with pytest.raises(InputError, match="^FID needs torch-fidelity: pip install torch-fidelity, or leave out --incep"):
         inception_features(tmp_path / WEIGHTS, CPU)
-
-
-def test_one_feature_that_is_not_finite_is_refused():
-    x = torch.randn(5, 3)
-    x[2, 1] = torch.nan
-    with pytest.raises(InputError, match="features are not finite"):
-        moments(x)
-    assert distance(torch.eye(2), torch.eye(2)) == pytest.approx(0, abs=1e-6), "two examples are enough"

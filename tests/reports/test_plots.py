@@ -1,13 +1,10 @@
 """What the figures show: matplotlib's artists, before they become pixels."""
 
-import itertools
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from mnist import compare
 from reports import plots
 
 
@@ -39,72 +36,13 @@ def test_a_grid_has_each_image_in_its_cell_beside_its_label(drawn):
     assert [(t.get_text(), t.get_position()) for t in axis.texts] == [("first", (-4, 7)), ("second", (-4, 22))]
 
 
-def placed(plan):
-    return [(block.start, block.stop) for block in plan.blocks]
-
-
-def test_rows_that_do_not_fit_below_each_other_stand_side_by_side():
-    assert placed(plots.layout(8, 6.0, 1.0, None)) == [(0, 8)] and plots.layout(8, 6.0, 1.0, None).scale == 1
-    assert placed(plots.layout(16, 6.0, 1.0, None)) == [(0, 8), (8, 16)]
-    assert plots.layout(16, 6.0, 1.0, None).scale == 1
-    pairs = ["given", "decoded"] * 5
-    assert placed(plots.layout(10, 6.0, 1.0, pairs)) == [(0, 6), (6, 10)], "a pair stays together"
-    alone = plots.layout(40, 15.0, 1.0, None)
-    assert alone.scale < 1 and len(alone.blocks) * alone.size[0] <= plots.MAX_WIDTH + 1e-6
-    assert alone.size[1] + plots.TITLE <= plots.MAX_HEIGHT + 1e-6
-
-
-def test_rows_of_a_second_block_are_drawn_there(drawn):
-    images = torch.rand(20, 4, 1, 28, 28)
-    plots.image_grid("grid.png", images, ["given", "decoded"] * 10, title="pairs")
-    left, right = drawn[0].axes
-    assert (torch.as_tensor(right.images[0].get_array())[:28, :28] == images[10, 0, 0].unsqueeze(-1)).all()
-    assert left.get_position().x1 < right.get_position().x0
-    assert [text.get_text() for text in right.texts] == ["given", "decoded"] * 5
-
-
-@pytest.mark.parametrize(
-    ("rows", "columns", "size", "captions", "labels"),
-    [(28, 6, 64, True, [*["a face"], *["given obscured"] * 6] * 4), (42, 10, 64, False, None)],
-)
-def test_grids_fit_a_screen(finely, tmp_path, rows, columns, size, captions, labels):
-    captions = [["image"] * columns] * rows if captions else None
-    plots.image_grid(tmp_path / "grid.png", torch.rand(rows, columns, 3, size, size), labels, captions, "a title")
+def test_grids_fit_a_screen(finely, tmp_path):
+    captions, labels = [["image"] * 6] * 28, [*["a face"], *["given obscured"] * 6] * 4
+    plots.image_grid(tmp_path / "grid.png", torch.rand(28, 6, 3, 64, 64), labels, captions, "a title")
     with Image.open(tmp_path / "grid.png") as picture:
-        assert picture.width <= 1900 and picture.height <= 1100
-
-
-def test_a_figure_has_a_white_margin(finely, tmp_path):
-    plots.image_grid(tmp_path / "grid.png", torch.zeros(2, 3, 1, 28, 28), ["above", "below"])
-    with Image.open(tmp_path / "grid.png") as picture:
-        pixels = torch.from_numpy(np.asarray(picture.convert("RGBA")).copy())
-    assert (pixels[..., 3] == 255).all(), "it may lie on a dark page"
-    assert (pixels[..., 0] == 0).any()
-    for side in (pixels[:12], pixels[-12:], pixels[:, :12], pixels[:, -12:]):
-        assert (side == 255).all()
-
-
-def test_empty_texts_are_visible():
-    assert plots.visible(["12", ""]) == ["12", "(none)"]
-
-
-def test_captions_of_a_grid_are_below_their_images(drawn):
-    plots.image_grid("grid.png", torch.rand(2, 2, 3, 12, 12), captions=[["a", "b"], ["c", "d"]])
-    axis = drawn[0].axes[0]
-    assert axis.images[0].get_array().shape == (2 * (12 + 4), 2 * 12, 3)
-    places = {t.get_text(): t.get_position() for t in axis.texts}
-    assert places == {"a": (6, 12), "b": (18, 12), "c": (6, 28), "d": (18, 28)}
-
-
-def test_sentences_are_wrapped_below_their_images(drawn):
-    images = torch.rand(1, 2, 3, 4, 4)
-    images[0, 1] = torch.nan
-    plots.captioned("birds.png", images, ["given"], [["a bird " * 8, "none"]], "birds")
-    first, second = drawn[0].axes
-    assert torch.as_tensor(first.images[0].get_array()).equal(images[0, 0].permute(1, 2, 0))
-    assert (second.images[0].get_array() == 1).all() and words(second) == ["none"]
-    assert [len(line) for line in words(first)[0].split("\n")] == [36, 18] and words(first)[1] == "given"
-    assert drawn[0].get_suptitle() == "birds" and not first.axison
+        pixels = torch.from_numpy(np.asarray(picture.convert("RGB")).copy())
+    assert picture.width <= 1900 and picture.height <= 1100
+    assert (pixels[:12] == 255).all() and (pixels[:, -12:] == 255).all() and pixels.float().std() > 30
 
 
 def test_the_last_row_is_filled_with_blanks():
@@ -153,54 +91,6 @@ def test_logarithmic_ticks_are_written_in_full(drawn):
     assert len(ticks(drawn[1].axes[0], "x")) > 2, "also where 1, 2, 5, ... do not fall"
 
 
-@pytest.mark.parametrize(
-    ("ends", "texts"),
-    [
-        ((10**4, 10**7), ["10,000", "100,000", "1,000,000", "10,000,000"]),
-        ((10**4, 29 * 10**5), ["10,000", "100,000", "1,000,000"]),
-        ((60, 60_000), ["50", "100", "200", "500", "1,000", "2,000", "5,000", "10,000", "20,000", "50,000"]),
-        ((1, 1000), ["1", "2", "5", "10", "20", "50", "100", "200", "500", "1,000"]),
-    ],
-)
-def test_the_labels_of_a_long_axis_do_not_touch(drawn, ends, texts):
-    plots.error_bars("curve.png", ends, {"mvae": [(1.0, 0.0)] * 2}, ("examples", "ms"), log=True)
-    drawn[0].draw_without_rendering()
-    labels = ticks(drawn[0].axes[0], "x")
-    assert [x.get_text() for x in labels] == texts
-    boxes = [x.get_window_extent() for x in labels]
-    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
-
-
-def test_linear_ticks_are_written_in_full(drawn):
-    plots.error_bars(
-        "curve.png",
-        [1],
-        {
-            "mvae": [
-                (2e7, 1.0),
-            ]
-        },
-        ("", ""),
-    )
-    compare.intervals("speed.png", {"ours": (2e7, 1e6), "theirs": (1e7, 1.0)}, "steps")
-    plots.boxes("kl.png", {"mnist": torch.rand(50, 2) * 1e-6}, ("latent", "nats"), [0, 1])
-    for figure, which in zip(drawn, "yxy", strict=True):
-        figure.draw_without_rendering()
-        ruler = getattr(figure.axes[0], f"{which}axis")
-        assert ruler.get_offset_text().get_text() == "" and len(ticks(figure.axes[0], which)) > 2
-        assert not any("e" in text.get_text() or text.get_text() == "1" for text in ticks(figure.axes[0], which))
-
-
-def test_intervals_are_a_row_each_from_the_top_down(drawn):
-    compare.intervals("speed.png", {"ours": (2.0, 0.5), "theirs": (1.0, 0.25)}, "steps/s", "speed")
-    axis = drawn[0].axes[0]
-    points, _, bars = axis.containers[0].lines
-    assert points.get_xydata().tolist() == [[2, 0], [1, 1]] and axis.yaxis_inverted()
-    assert [segment.tolist() for segment in bars[0].get_segments()] == [[[1.5, 0], [2.5, 0]], [[0.75, 1], [1.25, 1]]]
-    assert [label.get_text() for label in axis.get_yticklabels()] == ["ours", "theirs"]
-    assert (axis.get_xlabel(), axis.get_title()) == ("steps/s", "speed")
-
-
 def test_boxes_reach_from_the_5th_to_the_95th_percentile(drawn):
     x = torch.stack([torch.arange(101.0), torch.arange(101.0) + 100], dim=1)
     plots.boxes("kl.png", {"mnist": x, "svhn": x}, ("latent", "nats"), ["z1", "z2"])
@@ -211,25 +101,6 @@ def test_boxes_reach_from_the_5th_to_the_95th_percentile(drawn):
     assert [axis.get_title() for axis in drawn[0].axes] == ["mnist", "svhn"]
     assert [label.get_text() for label in axis.get_xticklabels()] == ["z1", "z2"]
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("latent", "nats")
-
-
-def test_scattered_points_have_the_colour_of_their_group(drawn):
-    groups = {"image": torch.rand(4, 2), "text": torch.rand(3, 2)}
-    plots.scatter("umap.png", {"latents": groups, "again": groups})
-    assert [axis.get_title() for axis in drawn[0].axes] == ["latents", "again"]
-    axis = drawn[0].axes[0]
-    for points, x in zip(axis.collections, groups.values(), strict=True):
-        assert torch.as_tensor(points.get_offsets()).float().equal(x)
-    first, second = (points.get_facecolor().tolist() for points in axis.collections)
-    assert first != second and not axis.axison
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["image", "text"]
-
-
-def test_a_figure_is_saved_in_a_new_folder_at_120_dots_an_inch(finely, tmp_path):
-    path = tmp_path / "new" / "curve.png"
-    plots.error_bars(path, [1], {"mvae": [(2.0, 0.5)]}, ("pairs", "accuracy"))
-    with Image.open(path) as image:
-        assert image.format == "PNG" and image.info["dpi"] == pytest.approx((120, 120), abs=0.1)
 
 
 def test_given_images_are_apart_from_the_samples():

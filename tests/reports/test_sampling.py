@@ -8,8 +8,8 @@ import torch
 from reports import sampling
 
 
-@pytest.mark.parametrize("sizes", [((28, 28), (33, 28)), ((28, 28), (64, 32))])
-def test_images_are_padded_to_the_largest_height_and_width(sizes):
+def test_images_are_padded_to_the_largest_height_and_width():
+    sizes = (28, 28), (64, 32)
     images = {str(i): torch.ones(2, 1, *size) for i, size in enumerate(sizes)}
     padded = sampling.framed(images)
     assert {tuple(x.shape) for x in padded.values()} == {(2, 3, *map(max, zip(*sizes, strict=True)))}
@@ -31,22 +31,12 @@ def test_captions_tell_what_is_no_image(tmp_path, monkeypatch):
     assert (images.shape, labels, captions) == ((2, 2, 3, 8, 8), None, [["0", "1"], ["2", "3"]])
 
 
-@pytest.mark.parametrize(
-    ("given", "name"),
-    [
-        ({"text": "5"}, "given_text_5"),
-        ({"image": "4", "text": "5"}, "given_image_4_text_5"),
-        ({"text": "ankle boot"}, "given_text_ankle_boot"),
-        ({"image": "mine.jpg"}, "given_image_mine_jpg"),
-        ({"text": ""}, "given_text_none"),
-        ({"french": "zéro"}, "given_french_zéro"),
-    ],
-)
-def test_files_are_named_by_what_was_given(given, name):
-    assert sampling.name_of(given) == name
+def test_files_are_named_by_what_was_given():
+    assert sampling.name_of({"image": "mine.jpg", "text": "ankle boot"}) == "given_image_mine_jpg_text_ankle_boot"
+    assert sampling.name_of({"text": ""}) == "given_text_none" and sampling.name_of({"a": "zéro"}) == "given_a_zéro"
 
 
-@pytest.mark.parametrize("text", ["../../etc/passwd", "a/b", "a\\b:c*?", "x" * 5000, "é" * 300, "\n\0", "-" * 200])
+@pytest.mark.parametrize("text", ["../../etc/passwd", "a\\b:c*?", "é" * 300, "\n\0"])
 def test_any_text_makes_a_name_that_files_may_have(text, tmp_path):
     name = f"{sampling.name_of({'text': text, 'image': text})}.png"
     (tmp_path / name).touch()
@@ -56,8 +46,3 @@ def test_any_text_makes_a_name_that_files_may_have(text, tmp_path):
 def test_different_texts_make_different_names():
     texts = ["a/b", "a\\b", "a_b", "x" * 100, "x" * 101]
     assert len({sampling.readable(text) for text in texts}) == len(texts)
-
-
-def test_lines_are_written_into_a_new_folder(tmp_path):
-    path = sampling.write_lines(tmp_path / "new" / "prior.txt", ["5", ""])
-    assert path.read_text() == "5\n\n"

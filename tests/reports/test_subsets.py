@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from common.data import Examples
-from common.errors import InputError
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import MVAE, VAE
 from common.variational_posteriors import DiagonalGaussianPosterior, MixturePosterior
@@ -76,30 +75,6 @@ def test_scores_by_size_are_means_over_subsets_and_targets_outside():
     assert "coherence" not in sizes[3] and "given targets" in sizes[3] and "linear accuracy" in sizes[3]
 
 
-def test_a_target_whose_judge_has_no_features_has_no_distances():
-    """A label judges itself."""
-    vae = model(wrong_a=0.3)
-    train, test = Posteriors(vae, *examples(600)), Posteriors(vae, *examples())
-    subsets = scores_by_subset(train, test, JUDGES | {"b": JUDGES["b"]._replace(features=None)}, inception=lambda x: x)
-    assert set(subsets["a",]["targets"]["b"]) == {"coherence", "macro"} and subsets[()]["targets"]["b"] == {}
-    assert set(subsets["a",]["targets"]["c"]) == {"coherence", "macro", "FD", "FID"}
-    sizes = scores_by_size(subsets)
-    assert sizes[1]["coherence"] == pytest.approx((0.7 + 1 + 1) / 3, abs=0.02)
-    outside = [subsets[given]["targets"][x]["FD"] for given, x in ((("a", "b"), "c"), (("b", "c"), "a"))]
-    assert sizes[2]["FD"] == pytest.approx(sum(outside) / 2)
-
-
-def test_a_modality_without_a_judge_is_given_and_not_scored():
-    vae = model(wrong_a=0.3)
-    train, test = Posteriors(vae, *examples(600)), Posteriors(vae, *examples())
-    subsets = scores_by_subset(train, test, {name: JUDGES[name] for name in "ab"})
-    assert all(set(scores["targets"]) == {"a", "b"} for scores in subsets.values())
-    pairs = [subsets[given]["targets"][target]["coherence"] for given, target in ((("b", "c"), "a"), (("a", "c"), "b"))]
-    sizes = scores_by_size(subsets)
-    assert sizes[2]["coherence"] == pytest.approx(sum(pairs) / 2)
-    assert sizes[2]["spread"] == pytest.approx(abs(pairs[0] - pairs[1]) / 2)
-
-
 def test_fid_by_size_is_a_mean_over_all_targets():
     """With the judges' features in place of Inception's it is FD where the same targets count."""
     vae = model(wrong_c_decoder=0.5)
@@ -168,20 +143,6 @@ def test_shared_and_private_latents_are_scored_apart(in_shared):
     assert known == 1 and chance == pytest.approx(1 / C, abs=0.05)
     clusters = kmeans_accuracy(train, test).mean().item()
     assert clusters > 0.9 if in_shared else clusters == pytest.approx(1 / C, abs=0.08)
-
-
-def test_linear_accuracy_takes_the_first_training_examples():
-    """Those after them, all of wrong classes, play no part."""
-    (train, labels), test = examples(500), Posteriors(model(), *examples(300))
-    both = Examples({name: torch.cat([x, x]) for name, x in train.modalities.items()})
-    doubled = Posteriors(test.model, both, torch.cat([labels, labels.roll(1)]))
-    assert linear_accuracy(doubled, test, ("b",)) == 1
-
-
-def test_too_few_examples_are_refused():
-    (x, labels), vae = examples(20), model()
-    with pytest.raises(InputError, match="needs training examples of two labels"):
-        linear_accuracy(Posteriors(vae, x, torch.zeros_like(labels)), Posteriors(vae, x, labels), ("b",))
 
 
 class WrongOfFirstClass(nn.Module):

@@ -16,12 +16,10 @@ def test_means_and_standard_errors():
     assert tables.summarise({"x": x}) == {"x": pytest.approx({"mean": 3.0, "stderr": (14 / 3) ** 0.5 / 2})}
 
 
-def test_one_example_or_one_group_has_no_error(tmp_path, capsys):
+def test_one_example_or_one_group_has_no_error():
     x = torch.tensor([1.0, 2.0])
     estimates = tables.summarise({"x": x, "y": x[:1]}, torch.zeros(2, dtype=torch.long))
     assert estimates == {"x": {"mean": 1.5, "stderr": None}, "y": {"mean": 1.0, "stderr": None}}
-    table = tables.estimate_table(estimates, ("name", "mean"), lambda x: tables.decimals(x, 1))
-    assert "| x | 1.5 | - |" in str(table)
 
 
 def test_what_is_not_finite_is_null_in_the_json(tmp_path):
@@ -45,19 +43,6 @@ def test_the_error_of_examples_in_groups_is_that_of_independent_groups():
     means = torch.stack([row.repeat_interleave(sizes).mean() for row in shared])
     errors = [tables.summarise({"x": row.repeat_interleave(sizes)}, groups)["x"]["stderr"] for row in shared[:9]]
     assert errors == pytest.approx([means.std().item()] * 9, rel=0.2), "of groups of unequal sizes, too"
-
-
-def test_mean_and_deviation_over_seeds():
-    assert tables.spread([0.1]) == (0.1, 0.0)
-    assert tables.spread([1e9, 1e9 + 2]) == (1e9 + 1, pytest.approx(2**0.5))
-    assert tables.over_seeds([0.125], "{:.2f}".format) == "0.12"
-    assert tables.over_seeds([0.5, 0.7], tables.percent) == "60.0 ± 14.1"
-
-
-def test_a_table_in_markdown():
-    table = tables.Table("shares", {}, ("name", "%"), [("p(x|y)", "1.0"), ("x", "-")], "notes")
-    assert str(table) == "| name | % |\n|---|---|\n| p(x\\|y) | 1.0 |\n| x | - |\n\nnotes"
-    assert str(tables.Table("shares", {}, ("name",), [("x",)])) == "| name |\n|---|\n| x |"
 
 
 def test_means_of_shares_leave_out_what_is_undefined():
@@ -96,26 +81,6 @@ def test_the_commit_is_not_that_of_a_repository_around_this_one(tmp_path, monkey
     for root, has_one in ((tmp_path, True), (tmp_path / "unpacked", False)):
         monkeypatch.setattr(provenance_module, "__file__", str(root / "training" / "provenance.py"))
         assert bool(provenance_module.git_commit()) == has_one
-
-
-def test_accuracies_are_shown_in_percent_and_counts_in_the_right_number(capsys, monkeypatch):
-    monkeypatch.setattr(tables, "load_config", lambda path: {})
-    config = SimpleNamespace(model=None, json=None, demo=False, seed=0, n_samples=1, tolerance=None)
-    values = {
-        "log p(image)": torch.tensor([-1.0, -2.0]),
-        "effective samples, log p(image)": torch.tensor([1.0, 4.0]),
-        "label accuracy": torch.tensor([1.0, 0.0]),
-    }
-    estimates = tables.report_estimates(values, config, "mnist", 1)
-    assert estimates["label accuracy"]["mean"] == 0.5, "a share for programs"
-    out = capsys.readouterr().out
-    assert "| label accuracy | 50.0 % | 50.0 % |  |\n" in out and "| log p(image) | -1.500 | 0.500 | 2.5 |\n" in out
-    assert "| mnist, 1 test example, 1 sample | mean | standard error | effective samples |\n" in out
-    tables.report_estimates(values, SimpleNamespace(**vars(config) | {"demo": True}), "mnist", 1)
-    assert "| mnist, demo data, 1 test example, 1 sample | mean |" in capsys.readouterr().out
-    tables.report_estimates(values, SimpleNamespace(**vars(config) | {"tolerance": 0.1}), "mnist", 1)
-    assert "1 test example, at most 1 sample, tolerance 0.1 nats | mean |" in capsys.readouterr().out
-    assert [tables.count(n, "run") for n in (0, 1, 2, 1000)] == ["0 runs", "1 run", "2 runs", "1,000 runs"]
 
 
 @pytest.mark.parametrize(("trained", "scored", "said"), [(True, False, "with"), (False, True, "without")])

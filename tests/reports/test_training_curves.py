@@ -48,18 +48,6 @@ def test_a_panel_of_one_posterior_names_it(drawn):
     titles = ["bound", "KL of q(z|a,b)", "KL of q(z|a,b) from each", "log p(a|z)", "log p(b|z)"]
     assert [axis.get_title() for axis in figure.axes] == titles
     assert legend(figure) == ["q(z|a,b)", "q(z|a)"], "without validation the styles need no key"
-    other = curves(drawn, [{"epoch": 1, "train": {"bound": 0.0, "log p(x)": -1.0, "kl c": 1.0}}])
-    assert [axis.get_title() for axis in other.axes] == ["bound", "log p(x)", "KL of c"] and not legend(other)
-
-
-def test_many_posteriors_of_single_modalities_share_a_colour(drawn):
-    names = [f"attribute{i}" for i in range(9)]
-    terms = {"bound": 0.0, "joint/kl": 1.0, "subset1/kl": 1.0, "subset2/kl": 1.0, "subset1/attribute0": -0.5}
-    terms |= {f"{name}/{what}": 1.0 for name in names for what in ("kl", name)}
-    figure = curves(drawn, [{"epoch": 1, "train": terms}])
-    assert legend(figure) == ["q(z|all)", "q(z|random subset)", "q(z|one modality)"]
-    assert len(figure.axes) == 11 and {line.get_color() for line in figure.axes[1].lines} == {"C0", "C1", "0.6"}
-    assert [line.get_color() for line in figure.axes[2].lines] == ["0.6"], "not of subset1, where it is 0 if not drawn"
 
 
 def test_curves_of_validation_have_the_epochs_that_were_evaluated(drawn):
@@ -82,32 +70,7 @@ def test_the_first_epochs_do_not_flatten_the_others(drawn):
     assert not whole.texts and whole.get_ylim()[0] < min(values[2:])
 
 
-def test_a_value_that_a_run_of_two_epochs_has_is_shown(drawn):
-    axis = curves(drawn, [{"epoch": e, "train": {"bound": x}} for e, x in ((1, -900.0), (2, -100.0))]).axes[0]
-    low, high = axis.get_ylim()
-    assert low < -900 and high > -100 and not axis.texts
-
-
 def test_a_value_that_is_not_finite_leaves_a_gap(drawn):
     values = [-3.0, -2.0, float("nan"), -1.0]
     axis = curves(drawn, [{"epoch": e + 1, "train": {"bound": x}} for e, x in enumerate(values)]).axes[0]
     assert axis.get_ylim() == pytest.approx((-2.0, -1.0), abs=0.2)
-
-
-@pytest.mark.parametrize("value", [-3.0, 0.0])
-def test_a_single_epoch_has_markers_and_one_tick(drawn, value):
-    figure = curves(drawn, [{"epoch": 1, "train": {"bound": value}, "valid": {"bound": value}}])
-    figure.draw_without_rendering()
-    (axis,) = figure.axes
-    assert [(line.get_marker(), line.get_fillstyle()) for line in axis.lines] == [("o", "full"), ("o", "none")]
-    left, right = axis.get_xlim()
-    assert [x for x in axis.get_xticks() if left <= x <= right] == [1]
-    assert legend(figure) == ["training", "validation"]
-
-
-def test_curves_fit_a_screen(drawn):
-    for n in (2, 5, 12, 20):
-        terms = {"bound": -1234.5} | {f"joint/{i}": -1234.5 for i in range(n)}
-        figure = curves(drawn, [{"epoch": 1, "train": terms}])
-        width, height = (figure.get_size_inches() + 2 * plots.MARGIN) * plots.DPI
-        assert len(figure.axes) == n + 1 and width <= 1900 and height <= 1100

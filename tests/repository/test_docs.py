@@ -11,37 +11,6 @@ from tests.repository.test_imports import ORDER
 
 formulas = pytest.importorskip("docs.formulas", reason="the extra docs is not installed")
 
-DOCSTRING = r"""A bound.
-
-.. math:: \log p(x)
-    \ge E_q
-
-where :math:`q` is a posterior.
-
-    .. math:: a < b
-
-    .. math:: c"""
-MARKDOWN = r"""A bound.
-
-$$
-\log p(x) \ge E_q
-$$
-
-where $q$ is a posterior.
-
-    $$
-    a < b
-    $$
-
-    $$
-    c
-    $$"""
-
-
-def test_formulas_of_docstrings_become_markdown():
-    assert formulas.in_markdown(DOCSTRING) == MARKDOWN
-    assert formulas.in_markdown("log p(x) in nats, $5") == "log p(x) in nats, $5"
-
 
 @pytest.mark.slow
 def test_the_site_is_whole_and_needs_no_network(tmp_path):

@@ -2,19 +2,14 @@
 
 import json
 from importlib import import_module
-from types import SimpleNamespace
 
 import pytest
 import torch
 import tyro
 
-from common.data import Examples
 from common.io import save_tensors
-from mnist import halves
-from mnist.parts import commands as parts
 from reports import metrics
 from tests.helpers.scripts import call
-from training import Experiment, objective_of
 from training.options import as_json
 
 PLAIN = ("mnist", "fashionmnist", "multimnist", "celeba", "celeba19", "vision", "polymnist", "translation")
@@ -60,29 +55,9 @@ def test_an_evaluation_is_reported_in_every_folder(folder, tmp_path, monkeypatch
     _check(call(loglike, path, *FEW, "--json", tmp_path / "out.json"), usual, tmp_path, capsys)
 
 
-@pytest.mark.parametrize("layout", ["list", "vectorised"])
-def test_an_evaluation_is_reported_of_images_as_parts(layout, tmp_path, monkeypatch, capsys):
-    config = tyro.cli(halves.Train, args=["--demo", "--hidden", "8", "--layout", layout])
-    experiment = Experiment("halves", parts.load, parts.build, objective_of, None)
-    path = untrained(experiment, config, tmp_path / "model.pt")
-    usual = halves.main(parts.Loglike(path, demo=True, limit=4, n_samples=2))
-    monkeypatch.setattr(metrics, "EVALUATIONS", [above_mean])
-    capsys.readouterr()
-    found = halves.main(parts.Loglike(path, demo=True, limit=4, n_samples=2, json=tmp_path / "out.json"))
-    _check(found, usual, tmp_path, capsys)
-
-
 def _check(estimates, usual, folder, capsys):
     assert set(estimates) - set(usual) == {"above mean|all"} and set(usual) < set(estimates)
     figure = estimates["above mean|all"]
     assert 0 < figure["mean"] < 1 and figure["stderr"] > 0
     assert json.loads((folder / "out.json").read_text())["estimates"] == estimates
     assert rf"| above mean\|all | {figure['mean']:.3f} | {figure['stderr']:.3f} |" in capsys.readouterr().out
-
-
-def test_an_evaluation_that_does_not_apply_is_left_out(monkeypatch):
-    examples = Examples({"x": torch.arange(3)})
-    monkeypatch.setattr(metrics, "EVALUATIONS", [above_mean])
-    model = SimpleNamespace(device=torch.device("cpu"))
-    found = metrics.evaluate_examples(model, examples, [lambda model, batch: {"x": batch.modalities["x"]}], 2)
-    assert set(found) == {"x"} and found["x"].tolist() == [0, 1, 2]

@@ -12,9 +12,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
-import time
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.client import HTTPConnection
 from importlib import import_module
@@ -26,16 +23,14 @@ import psutil
 import pytest
 import torch
 from PIL import Image, ImageDraw
-from PIL.PngImagePlugin import PngImageFile
 from playwright.sync_api import expect, sync_playwright
 from starlette.testclient import TestClient
 
 import explore
 from common.checkpoints import EXPERIMENTS
 from common.errors import InputError
-from cub.captions import Vocabulary
 from tests.helpers.authors import authors_file
-from tests.helpers.scripts import ROOT, run_script
+from tests.helpers.scripts import ROOT
 from tools.exploration import examples, pictures, server
 from tools.exploration.explorer import Explorer
 from tools.exploration.page import N_IN_VIEW, call_type, page
@@ -48,10 +43,13 @@ OPTIONS = {
 }  # fmt: skip
 
 
-def model_of(experiment):
+def build(experiment, **options):
     torch.manual_seed(0)
-    kind = "mmvae" if experiment == "mnist_svhn" else "mvae"
-    model = import_module(EXPERIMENTS[experiment]).build(SimpleNamespace(**OPTIONS | {"model": kind})).eval()
+    return import_module(EXPERIMENTS[experiment]).build(SimpleNamespace(**OPTIONS | options)).eval()
+
+
+def model_of(experiment):
+    model = build(experiment, model="mmvae" if experiment == "mnist_svhn" else "mvae")
     with torch.no_grad():
         for x in model.parameters():
             x *= 2  # else what z changes may be less than a shade of gray
@@ -59,10 +57,7 @@ def model_of(experiment):
 
 
 def test_what_is_decoded_lies_where_latents_lie(monkeypatch):
-    torch.manual_seed(0)
-    options = OPTIONS | {"model": "mmvae", "prior_and_posterior": "vmf"}
-    model = import_module(EXPERIMENTS["mnist_svhn"]).build(SimpleNamespace(**options)).eval()
-    seen = []
+    model, seen = build("mnist_svhn", model="mmvae", prior_and_posterior="vmf"), []
     decode = model.decode
     monkeypatch.setattr(model, "decode", lambda z, names: seen.append(z) or decode(z, names))
     explorer = Explorer(model, VIEWS["mnist_svhn"])
@@ -71,24 +66,12 @@ def test_what_is_decoded_lies_where_latents_lie(monkeypatch):
     assert explorer.frame([None, None], 1, []) == explorer.frame([None, None], 1, [0.0])
 
 
-@pytest.mark.parametrize(
-    "options", [{"model": "dmvae"}, {"model": "cmvae", "n_clusters": 3}, {"model": "jnf", "n_private": None}]
-)
+@pytest.mark.parametrize("options", [{"model": "dmvae", "n_private": (1, 2)}, {"model": "jnf"}])
 def test_models_with_private_latents_or_flows_are_explored(options):
-    options = OPTIONS | {"n_private": (1, 2), "learn_prior": False, "prior_and_posterior": "normal"} | options
-    model = import_module(EXPERIMENTS["mnist_svhn"]).build(SimpleNamespace(**options)).eval()
+    model = build("mnist_svhn", learn_prior=False, prior_and_posterior="normal", **options)
     explorer = Explorer(model, VIEWS["mnist_svhn"])
-    still = [0.0] * len(explorer.dimensions)
-    shown = figures(explorer.frame([uri(Image.new("L", (28, 28), 255)), None], 0, still))
-    moved = figures(explorer.frame([None, None], 0, [3.0] * len(still)))
-    assert [pixels_of(tag).shape[2] for tag in (*shown.values(), *moved.values())] == 4 * [3]
-
-
-EXAMPLES = {
-    VIEWS["multimnist"]["text"]: "42",
-    VIEWS["translation"]["english"]: "forty-two",
-    VIEWS["translation"]["french"]: "quarante-deux",
-}
+    shown = figures(explorer.frame([uri(Image.new("L", (28, 28), 255)), None], 0, [3.0] * len(explorer.dimensions)))
+    assert [pixels_of(tag).shape[2] for tag in shown.values()] == [3, 3]
 
 
 def uri(image, **options):
@@ -114,67 +97,36 @@ def pixels_of(tag):
     return np.array(Image.open(BytesIO(base64.b64decode(encoded))))
 
 
-def nothing(view):
-    return {Choice: NONE, Attributes: [], Words: "", Picture: ""}[type(view)]
+GIVEN = {"multimnist": ["", "42"], "translation": ["forty-two", "quarante-deux"]}  # and first what others are given
+NOTHING = {Choice: NONE, Attributes: [], Words: "", Picture: ""}
 
 
 def something(view):
     if isinstance(view, Picture):
         return uri(Image.new("RGB", (90, 70), (255, 0, 0)))
-    return {Choice: lambda: view.names[-1], Attributes: lambda: [view.names[0]], Words: lambda: EXAMPLES[view]}[
-        type(view)
-    ]()
+    return view.names[-1] if isinstance(view, Choice) else [view.names[0]]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("experiment", VIEWS)
 def test_every_modality_is_given_and_shown(experiment):
     explorer = Explorer(model_of(experiment), VIEWS[experiment])
-    views = list(explorer.views.values())
-    still, moves = [0.0] * len(explorer.dimensions), [3.0] + [0.0] * (len(explorer.dimensions) - 1)
-    without = figures(explorer.frame([nothing(view) for view in views], 0, still))
-    with_ = figures(explorer.frame([something(view) for view in views], 0, still))
-    moved = figures(explorer.frame([nothing(view) for view in views], 0, moves))
-    again = figures(explorer.frame([nothing(view) for view in views], 0, still))
+    views, n = list(explorer.views.values()), len(explorer.dimensions)
+    nothing = [NOTHING[type(view)] for view in views]
+    given = GIVEN.get(experiment) or [something(view) for view in views]
+    calls = [(nothing, [0.0] * n), (given, [0.0] * n), (nothing, [3.0] + [0.0] * (n - 1))]
+    without, with_, moved = (figures(explorer.frame(what, 0, moves)) for what, moves in calls)
     assert set(without) == set(explorer.views) == set(explorer.model.modalities)
     for name, view in explorer.views.items():
-        a, b, c, d = (shown[name] for shown in (without, with_, moved, again))
         if isinstance(view, Picture):
-            a, b, c, d = map(pixels_of, (a, b, c, d))
-            assert a.shape == b.shape and a.shape[0] == a.shape[1] >= SHOWN and a.dtype == np.uint8
-            assert (a != b).any() and (a != c).any() and np.ptp(a.astype(int) - d) <= 1
+            a, b, c = (pixels_of(shown[name]) for shown in (without, with_, moved))
+            assert a.shape[0] == a.shape[1] >= SHOWN and (experiment == "multimnist" or (a != b).any())
+            assert (a != c).any()
         elif isinstance(view, Words):
-            assert re.fullmatch("<p>.*</p>", a, re.DOTALL) and a == d
+            assert re.fullmatch("<p>.*</p>", without[name], re.DOTALL)
         else:
-            assert a == d and (b, c) != (a, a)
-            a, b = shares_of(a), shares_of(b)
-            assert a and set(a) | set(b) <= set(view.names) and all(0 <= int(share) <= 100 for share in a.values())
-
-
-@pytest.mark.parametrize("experiment", VIEWS)
-def test_examples_to_click_are_those_of_the_demo(experiment):
-    views, values = VIEWS[experiment], examples.load(experiment)
-    shown = {name: view for name, view in views.items() if isinstance(view, Picture | Words) and name in values}
-    assert shown and all(len(values[name]) == examples.N for name in shown)
-    for name, view in shown.items():
-        component = view.input(name, values[name])
-        if isinstance(view, Picture):
-            tags = re.findall(
-                r'<button type="button">(<img alt="example \d" src="[^"]*">)</button>', component.props["examples"]
-            )
-            *_, first = (x for x in reversed(values[name]) if x.any())
-            pixels = np.array(Image.open(BytesIO(base64.b64decode(tags[0].split(",")[1][:-2]))))
-            assert 1 <= len(tags) <= examples.N and np.allclose(pixels[..., 0], 255 * first[0], atol=1)
-        else:
-            texts = [text for text, _ in component.choices if text]
-            assert texts and all(view.read(text) is not None for text in texts)
-
-
-def test_examples_of_birds_are_drawn_and_told():
-    captions = ["a small red bird with a short bill .", "its wings are blue ."]
-    values = examples.load_birds(Vocabulary.of([caption.split() for caption in captions]))
-    assert values["image"].shape == (5, 3, 64, 64) and 0 < values["image"].mean() < 1
-    assert values["caption"].shape == (5, 32)
+            assert (with_[name], moved[name]) != (without[name], without[name])
+            assert set(shares_of(with_[name])) <= set(view.names)
 
 
 def test_no_attribute_given_differs_from_all_of_them_no():
@@ -202,18 +154,12 @@ def drawing(box):
     return uri(layer)
 
 
-def test_a_drawing_of_nothing_is_not_given():
-    assert Picture(1, 28).read(drawing((-9, -9, -8, -8))) is None
-
-
-def test_a_drawing_of_another_kind_lies_as_it_was_drawn():
+def test_drawings_and_uploads_are_read():
+    assert Picture(1, 28).read(drawing((-9, -9, -8, -8))) is None, "nothing is drawn"
     x = Picture(1, 50).read(drawing((0, 0, 139, 279)))[0, 0]
-    assert x[:, :24].min() == 1 and x[:, 26:].max() == 0
-
-
-def test_an_uploaded_picture_is_taken_as_it_is():
-    x = Picture(1, 28).read(uri(Image.new("RGBA", (56, 28), (255, 255, 255, 255))))
-    assert torch.equal(x, torch.ones(1, 1, 28, 28))
+    assert x[:, :24].min() == 1 and x[:, 26:].max() == 0, "it lies as it was drawn"
+    upload = uri(Image.new("RGBA", (56, 28), (255, 255, 255, 255)))
+    assert Picture(1, 28).read(upload).equal(torch.ones(1, 1, 28, 28)), "it is taken as it is"
 
 
 def damaged(content):
@@ -224,120 +170,32 @@ PNG = base64.b64decode(uri(Image.new("L", (8, 8)))[len(pictures.START) :])
 DAMAGED = "the picture is damaged or not an image"
 UNREADABLE = {
     "text": ("hello", "a picture is given as data:image/png;base64,..., not as 'hello'"),
-    "base64": (pictures.START + "%", "the picture is not base64: choose another one"),
-    "nothing": (pictures.START, DAMAGED),
     "cut off": (damaged(PNG[:45]), DAMAGED),
-    "a flipped bit": (damaged(PNG[:45] + bytes([PNG[45] ^ 8]) + PNG[46:]), DAMAGED),
-    "another format": (damaged(b"%!PS-Adobe-3.0 EPSF-3.0"), DAMAGED),
     "4.01 megapixels": (uri(Image.new("1", (2005, 2000))), "the picture has 2,005 x 2,000 pixels, more than 4,000,000"),
     "64.01 megapixels": (uri(Image.new("1", (8001, 8000))), "the picture has 8,001 x 8,000 pixels"),
-    "2^32 pixels": (damaged(PNG[:16] + b"\0\1\0\0" * 2 + PNG[24:]), DAMAGED),
 }
 
 
-@pytest.mark.parametrize("kind", UNREADABLE)
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # which pytest makes an error
-def test_a_picture_that_cannot_be_read_takes_one_line(kind):
-    value, message = UNREADABLE[kind]
-    with pytest.raises(InputError, match=re.escape(message)) as caught:
-        Picture(1, 28).read(value)
-    assert "\n" not in str(caught.value) and len(str(caught.value)) < 200
+REFUSED = [  # a model's experiment and its options, as far as they matter
+    ("mnist", {"model": "cvae"}, r"is a CVAE, which models an image only given its label: use its sample\.py"),
+    ("polymnist", {"n_modalities": 2}, "has the modalities m0, m1, .* m0, m1, m2: give models of the same modalities"),
+]
 
 
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # which pytest makes an error
-def test_no_pixel_of_a_picture_that_is_too_large_is_decoded(monkeypatch):
-    monkeypatch.setattr(PngImageFile, "load", lambda _: pytest.fail("it was decoded"))
-    for kind in ("4.01 megapixels", "64.01 megapixels"):
-        value, message = UNREADABLE[kind]
-        with pytest.raises(InputError, match=re.escape(message)):
-            Picture(1, 28).read(value)
+@pytest.mark.parametrize(("experiment", "options", "message"), REFUSED)
+def test_models_that_the_page_cannot_show_are_refused(experiment, options, message, tmp_path, monkeypatch):
+    changes = {tmp_path / "usual": {}, tmp_path / "other": options}
+    monkeypatch.setattr(explore, "experiment_of", lambda path: experiment)
+    monkeypatch.setattr(explore, "load_model", lambda path: build(experiment, **changes[path]))
+    monkeypatch.setattr(explore.server, "listen", lambda port: contextlib.nullcontext())
+    with pytest.raises(InputError, match=message):
+        explore.main(explore.Config(tuple(changes)))
 
 
-def test_one_picture_is_decoded_at_a_time(monkeypatch):
-    load, running, most = PngImageFile.load, [], []
-
-    def slow_load(image):
-        running.append(image)
-        most.append(len(running))
-        time.sleep(0.02)
-        running.pop()
-        return load(image)
-
-    monkeypatch.setattr(PngImageFile, "load", slow_load)
-    with ThreadPoolExecutor(4) as pool:
-        read = list(pool.map(pictures.read, [uri(Image.new("L", (8, 8), shade)) for shade in range(4)]))
-    assert [image.getpixel((0, 0)) for image in read] == [(shade, shade, shade, 255) for shade in range(4)]
-    assert len(most) >= 4 and set(most) == {1}
-
-
-def build(experiment, **options):
-    return import_module(EXPERIMENTS[experiment]).build(SimpleNamespace(**OPTIONS | options))
-
-
-def test_a_cvae_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(explore, "experiment_of", lambda _: "mnist")
-    monkeypatch.setattr(explore, "load_model", lambda _: build("mnist", model="cvae"))
-    with pytest.raises(InputError, match=r"is a CVAE, which models an image only given its label: use its sample\.py"):
-        explore.load(tmp_path, explore.Config((tmp_path,)))
-
-
-def test_what_the_page_cannot_show_is_refused(tmp_path, monkeypatch):
-    """A VAE of CUB's features."""
-    monkeypatch.setattr(explore, "experiment_of", lambda _: "cub")
-    monkeypatch.setattr(explore, "vocabulary_of", lambda *_: Vocabulary(["<exc>", "<pad>", "<eos>"]))
-    monkeypatch.setattr(explore.examples, "load_birds", lambda _: {})
-    model = SimpleNamespace(modalities=("feature",), modality={})
-    monkeypatch.setattr(explore, "load_model", lambda _: SimpleNamespace(to=lambda _: model))
-    with pytest.raises(InputError, match=r"models feature, and the page shows image, caption: use its sample\.py"):
-        explore.load(tmp_path, explore.Config((tmp_path,)))
-
-
-def test_a_vocabulary_is_for_cub_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(explore, "experiment_of", lambda _: "mnist")
-    with pytest.raises(InputError, match=f"--vocab is for models of cub, {tmp_path} is one of mnist"):
-        explore.load(tmp_path, explore.Config((tmp_path,), vocab=tmp_path / "cub.vocab"))
-
-
-def test_what_has_no_modalities_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(explore, "experiment_of", lambda _: "vhe")
-    with pytest.raises(
-        InputError,
-        match=r"shows models of mnist, .* and cub, not of vhe .*: use its sample.py, or add your folder to VIEWS",
-    ):
-        explore.load(tmp_path, explore.Config((tmp_path,)))
-
-
-@pytest.fixture
-def refused(monkeypatch, capsys):
-    """Call main with models by name; returns the line that it ends with."""
-
-    def call(*models):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        with pytest.raises(SystemExit, match="2"):
-            run_script(explore, [*models, "--port", str(port)])
-        return capsys.readouterr().err
-
-    monkeypatch.setattr(explore, "experiment_of", lambda path: path.name.split("-")[0])
-    monkeypatch.setattr(explore, "load_model", lambda path: build("polymnist", n_modalities=int(path.name[-1])))
-    return call
-
-
-def test_models_of_two_experiments_are_refused(refused):
-    said = refused("mnist-1", "polymnist-3")
-    assert said == "error: polymnist-3 is a model of polymnist, mnist-1 of mnist: give models of one experiment\n"
-
-
-def test_models_of_other_modalities_are_refused(refused):
-    said = refused("polymnist-2", "polymnist-3")
-    assert said == (
-        "error: polymnist-3 has the modalities m0, m1, m2, polymnist-2 m0, m1: give models of the same modalities\n"
-    )
-
-
-def test_no_model_is_refused(refused):
-    assert "name at least one" in refused()
+def test_a_port_in_use_is_refused():
+    message = "Address already in use: choose another port"
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(InputError, match=message):
+        server.listen(taken.getsockname()[1])
 
 
 HOME = "http://127.0.0.1:7860"
@@ -378,12 +236,6 @@ def test_the_page_loads_from_no_other_host_and_may_ask_none(client):
     assert policy["default-src"] == "'self'" and {x for part in policy.values() for x in part.split()} <= allowed
 
 
-def test_fonts_and_styles_are_local(client):
-    style = client.get("/theme.css").text
-    addresses = re.findall(r"url\('?([^')]+)'?\)", style)
-    assert addresses and all(client.get(f"/{x}").status_code == 200 for x in addresses if not x.startswith("data:"))
-
-
 def test_a_frame_shows_what_each_model_decodes(client):
     (content,) = client.post(FRAME, json=values(drawing((20, 40, 59, 239)))).json()["data"]
     names, sections = zip(*re.findall(r"<section><h2>(.*?)</h2>(.*?)</section>", content), strict=True)
@@ -393,18 +245,12 @@ def test_a_frame_shows_what_each_model_decodes(client):
 
 
 def test_a_slider_moves_the_latent_of_its_rank_in_each_model(client):
-    (content,) = client.post(FRAME, json=values(moves=(3, 0, 0, 0, 0, 0))).json()["data"]
-    one, two = (pixels_of(tag).astype(int) for tag in re.findall(r'<img alt="decoded"[^>]*>', content))
-    (content,) = client.post(FRAME, json=values()).json()["data"]
-    still = pixels_of(re.search(r'<img alt="decoded"[^>]*>', content)[0]).astype(int)
-    assert (one != still).any() and (two != still).any() and (one != two).any()
-
-
-def test_few_sliders_are_in_view_and_each_says_what_it_does(client):
-    shown = client.get("/").text
-    labels = re.findall(r'"label":\s*"(effect [^"]*)"', shown)
-    assert len(labels) == 6 > N_IN_VIEW
-    assert all(re.fullmatch(r"effect \d: latent \d, \d", label) for label in labels)
+    shown = []
+    for move in (3, 0):
+        (content,) = client.post(FRAME, json=values(moves=(move, 0, 0, 0, 0, 0))).json()["data"]
+        shown += [pixels_of(tag).tolist() for tag in re.findall(r'<img alt="decoded"[^>]*>', content)]
+    one, two, still, same = shown
+    assert one != still == same != two != one
 
 
 @pytest.mark.parametrize("kind", UNREADABLE)
@@ -417,160 +263,77 @@ def test_the_page_tells_what_is_wrong_with_a_picture(client, kind, capfd):
 
 
 def test_a_request_that_is_too_large_is_not_read(client):
-    answer = client.post(FRAME, json=values(pictures.START + "A" * pictures.MAX_BYTES))
-    assert answer.status_code == 413 and answer.text == "a request has at most 16 MiB"
     for headers in ({}, {"Content-Length": "2"}):  # in chunks, whatever its headers say
-        assert client.post(FRAME, content=iter([bytes(2**20)] * 17), headers=headers).status_code == 413
-    chunks = (chunk.encode() for chunk in re.findall(".{1,40}", json.dumps(values())))
-    assert client.post(FRAME, content=chunks, headers={"Content-Type": "application/json"}).status_code == 200
+        answer = client.post(FRAME, content=iter([bytes(2**20)] * 17), headers=headers)
+        assert answer.status_code == 413 and answer.text == "a request has at most 16 MiB"
     answer = client.post(FRAME, json=values() | {"event_data": [0] * 10_000})
     assert answer.status_code == 413 and answer.text == "a request has at most 10,000 values"
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        *(5, None, "x", {}, [], ["", NONE, 0], [5, NONE, 0, *6 * [0]], ["", "11", 0, *6 * [0]], ["", 1, 0, *6 * [0]]),
-        *(["", NONE, draw, *6 * [0]] for draw in ("1", 0.5, -1, 101, None, [0])),
-        *(["", NONE, 0, move, *5 * [0]] for move in ("1", None, 4.5, 1e300, [])),
-        ["", NONE, 0, *7 * [0]],
-    ],
-)
-def test_values_of_other_types_are_refused(client, data):
-    answer = client.post(FRAME, json=values() | {"data": data})
-    assert answer.status_code == 400 and answer.text.startswith("the request is damaged, "), answer.text
+DAMAGED_CALLS = [
+    *({"data": data} for data in (5, ["", NONE, 0], [5, NONE, 0, *6 * [0]], ["", "11", 0, *6 * [0]])),
+    *({"data": ["", NONE, draw, move, *5 * [0]]} for draw, move in ((0.5, 0), (101, 0), (0, "1"), (0, 4.5))),
+    *({"data": ["", NONE, 0, *7 * [0]]}, {"data": [{"path": "/etc/passwd"}, NONE, 0, *6 * [0]]}),
+    *({"fn_index": i} for i in (0, FN_INDEX + 1)),
+]
+NO_CALLS = [b"", b"[" * 5000, b'{"data": []}', *(json.dumps(values() | change).encode() for change in DAMAGED_CALLS)]
 
 
-OTHER_EVENTS = [json.dumps(values() | {"fn_index": i}).encode() for i in (-1, 0, FN_INDEX + 1, "10", None)]
-
-
-@pytest.mark.parametrize("content", [b"", b"{", b"[" * 5000, b"\xff", b"null", b'{"data": []}', *OTHER_EVENTS])
+@pytest.mark.parametrize("content", NO_CALLS)
 def test_what_is_no_call_of_the_page_is_refused(client, content):
     answer = client.post(FRAME, content=content)
     assert answer.status_code == 400 and "ask as the page does" in answer.text
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:7860", "[::1]", ""])
-def test_another_host_is_refused(client, host):
-    for answer in (client.get("/", headers={"Host": host}), client.post(FRAME, json=values(), headers={"Host": host})):
-        assert answer.status_code == 400 and "access-control-allow-origin" not in answer.headers
-
-
-@pytest.mark.parametrize("origin", ["http://evil.example", "http://127.0.0.1:8000", "https://127.0.0.1:7860", "null"])
-def test_pages_of_other_origins_are_refused(client, origin):
-    asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
-    for answer in (
-        client.post(FRAME, json=values(), headers={"Origin": origin}),
-        client.get("/", headers={"Origin": origin}),
-        client.options(FRAME, headers=asked),
-    ):
-        assert answer.status_code == 403 and "access-control-allow-origin" not in answer.headers
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "evil.example"}, 400),
+        ({"Host": "127.0.0.1.evil.example"}, 400),
+        ({"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}, 403),
+        ({"Origin": "http://127.0.0.1:8000", "Access-Control-Request-Method": "POST"}, 403),
+    ],
+)
+def test_other_hosts_and_pages_are_refused(client, headers, status):
+    asked = client.get("/", headers=headers), client.post(FRAME, json=values(), headers=headers)
+    for answer in (*asked, client.options(FRAME, headers=headers)):
+        assert answer.status_code == status and "access-control-allow-origin" not in answer.headers
     assert client.post(FRAME, json=values(), headers={"Origin": HOME}).status_code == 200
 
 
-SECRET = "what no page may read"
 REFUSALS = ("there is no such page", '{"detail":"Not Found"}')
 
 
 def attempts(secret):
     """Paths that would read a file through gradio's routes of files, addresses and assets."""
     ways = ["../" * 12, "..%2f" * 12, "%2e%2e/" * 12, "..%5c" * 12, "....//" * 12, "/", "//", "%2f", "file://", ""]
-    routes = ["/gradio_api/file=", "/gradio_api/file/", "/gradio_api/proxy=", "/gradio_api/stream/a/b/c/", "/file="]
-    routes += [
-        "/gradio_api/custom_component/0/client/component/",
-        "/assets/",
-        "/static/",
-        "/svelte/",
-        "/theme.css/",
-        "/",
-    ]
+    routes = ["/gradio_api/file=", "/gradio_api/proxy=", "/gradio_api/stream/a/b/c/", "/assets/", "/static/", "/"]
     return map("".join, itertools.product(routes, ways, (str(secret).lstrip("/"), "etc/passwd", "explore.py")))
 
 
-def test_routes_that_the_page_does_not_use_are_shut(client, tmp_path):
-    for path in attempts(tmp_path):
-        answer = client.get(HOME + path)
-        assert answer.status_code == 404 and answer.text in REFUSALS, path
-    for route in (
-        "/gradio_api/upload",
-        "/gradio_api/component_server",
-        "/gradio_api/queue/join",
-        FRAME + "/../../upload",
-    ):
-        assert client.post(route, files={"files": b"x"}).status_code == 404
+def test_routes_that_the_page_does_not_use_are_shut(client):
+    for route in ("upload", "component_server", "queue/join", "run/predict/../../upload"):
+        assert client.post(f"/gradio_api/{route}", files={"files": b"x"}).status_code == 404
     for route in ("/monitoring", "/config", "/openapi.json", "/docs", "/gradio_api/info", "/gradio_api/vibe-code"):
         assert client.get(route).status_code == 404
 
 
-def test_a_path_as_a_value_reads_no_file(client, tmp_path):
-    secret = tmp_path / "model_best.pth.tar"
-    secret.write_text(SECRET)
-    for address in ({"path": str(secret)}, {"path": "x", "url": f"file://{secret}"}, {"path": f"file://{secret}"}):
-        answer = client.post(FRAME, json=values(address | {"meta": {"_type": "gradio.FileData"}}))
-        assert answer.status_code == 400 and SECRET not in answer.text
-
-
-@pytest.mark.slow
-def test_frames_leave_nothing_behind(client, tmp_path, monkeypatch):
-    """Hundreds of frames, in this process and by requests, with drawings and without."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    explorer = Explorer(model_of("mnist"), VIEWS["mnist"])
-    given = drawing((20, 40, 59, 239)), ""
-
-    def frames(n):
-        for i in range(n):
-            moves = [i % 80 / 10 - 4] + [0] * 5
-            explorer.frame([given[i % 2], NONE], i % 3, moves)
-            assert client.post(FRAME, json=values(given[i % 2], moves)).status_code == 200
-
-    process = psutil.Process()
-    frames(100)
-    memory, descriptors = process.memory_info().rss, process.num_fds()
-    frames(200)
-    assert process.memory_info().rss < 1.01 * memory and process.num_fds() <= descriptors
-    assert not list(tmp_path.iterdir())
-
-
-def start(models, port, tmp_path):
-    """The explorer as a user starts it, with its own folder for temporary files."""
-    command = [sys.executable, "-u", "explore.py", *map(str, models), "--port", str(port)]
-    of_torch = str(tmp_path.with_name("torch"))  # which makes this folder as soon as a model is built
-    environment = os.environ | {"TMPDIR": str(tmp_path), "TORCHINDUCTOR_CACHE_DIR": of_torch}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)
-
-
-@pytest.mark.parametrize("port", [80000, 0, -1, "in use"])
-def test_a_port_that_cannot_be_had_takes_one_line(tmp_path, capsys, port):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        number = taken.getsockname()[1] if port == "in use" else port
-        with pytest.raises(SystemExit, match="2"):
-            run_script(explore, [str(tmp_path), "--port", str(number)])
-    in_use = f"error: --port {number}: Address already in use: choose another port\n"
-    said = in_use if port == "in use" else f"error: --port must be 1 to 65535, not {port}\n"
-    assert capsys.readouterr().err == said
-
-
 @pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    """Two of the original authors' models of MNIST."""
-    folder = tmp_path_factory.mktemp("models")
-    return [authors_file(folder / name) for name in ("model_best.pth.tar", "another.pth.tar")]
-
-
-@pytest.fixture(scope="module")
-def served(models, tmp_path_factory):
-    """The address of the explorer of the models, as a user starts it."""
+def served(tmp_path_factory):
+    """The address of the explorer of two of the authors' models of MNIST, as a user starts it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    temporary = tmp_path_factory.mktemp("temporary")
-    with start(models, port, temporary) as process:
+    folder, temporary = (tmp_path_factory.mktemp(name) for name in ("models", "temporary"))
+    models = [authors_file(folder / name) for name in ("model_best.pth.tar", "another.pth.tar")]
+    command = [sys.executable, "-u", "explore.py", *map(str, models), "--port", str(port)]
+    of_torch = str(temporary.with_name("torch"))  # which makes this folder as soon as a model is built
+    environment = os.environ | {"TMPDIR": str(temporary), "TORCHINDUCTOR_CACHE_DIR": of_torch}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes) as process:
         assert process.stdout.readline() == f"open http://127.0.0.1:{port} in a browser; Ctrl-C ends\n"
-        listening = [
-            (x.laddr.ip, x.laddr.port) for x in psutil.Process(process.pid).net_connections() if x.status == "LISTEN"
-        ]
-        assert listening == [("127.0.0.1", port)]
+        listening = [x.laddr for x in psutil.Process(process.pid).net_connections() if x.status == "LISTEN"]
+        assert [(address.ip, address.port) for address in listening] == [("127.0.0.1", port)]
         yield f"http://127.0.0.1:{port}"
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=60) == ("", "") and process.returncode == 130
@@ -578,13 +341,13 @@ def served(models, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_no_file_of_the_machine_is_read(served, models):
+def test_no_file_of_the_machine_is_read(served, tmp_path):
     """With paths that a browser or a client library would mend before it asks."""
     with contextlib.closing(HTTPConnection(served.removeprefix("http://"))) as connection:
-        for path in attempts(models[0]):
+        for path in attempts(tmp_path):
             connection.request("GET", path)
             answer = connection.getresponse()
-            assert answer.status == 404 and answer.read().decode() in REFUSALS, path
+            assert answer.status == 404 and answer.read().decode().startswith(REFUSALS), path
 
 
 @pytest.fixture
@@ -658,25 +421,3 @@ def test_the_page_in_a_browser(tab, tmp_path):
     ):
         upload.set_input_files(tmp_path / name)
         expect(note).to_have_text(f"{name} {message}")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])
-def test_what_is_decoded_stays_in_view(tab, width, height):
-    tab.set_viewport_size({"width": width, "height": height})
-    decoded, canvas = tab.locator("#decoded"), tab.locator("canvas")
-
-    def reach(locator):
-        box = locator.bounding_box()
-        return box["y"], box["y"] + box["height"]
-
-    tab.wait_for_timeout(500)
-    canvas.evaluate("x => window.scrollBy(0, x.getBoundingClientRect().bottom - window.innerHeight + 5)")
-    (top, bottom), (over, under) = reach(decoded), reach(canvas)
-    assert top >= -1 and bottom <= height and over >= -1 and under <= height, "both are in view while one draws"
-    assert width > 768 or bottom <= over, "on a phone the decoded pictures do not hide the canvas"
-    tab.evaluate("window.scrollTo(0, document.documentElement.scrollHeight)")
-    tab.wait_for_timeout(500)
-    top, bottom = reach(decoded)
-    assert top >= -1 and bottom <= height
-    assert tab.evaluate("document.documentElement.scrollWidth") <= width

@@ -16,9 +16,8 @@ import pytest
 from packaging.requirements import Requirement
 
 from common.errors import InputError
-from cub import analyse
+from cub import analyse as cub_analyse
 from mnist import analyse as mnist_analyse
-from mnist import search
 from tests.helpers.scripts import ROOT
 from tests.repository.test_imports import MODULES, tree_of
 
@@ -83,35 +82,15 @@ def test_a_program_names_the_extra_that_it_lacks(script, package, monkeypatch, c
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(SystemExit, match="^2$"):
         runpy.run_path(str(ROOT / script), run_name="__main__")
-    assert (
-        capsys.readouterr().err
-        == f"error: {script} needs {package}: pip install {package}, or make setup-all for all extras\n"
-    )
+    remedy = f"pip install {package}, or make setup-all for all extras"
+    assert capsys.readouterr().err == f"error: {script} needs {package}: {remedy}\n"
 
 
-@pytest.mark.parametrize(
-    "use",
-    [
-        lambda folder: mnist_analyse.Config(folder).check(),
-        lambda folder: analyse.Config(folder).check(),
-    ],
-)
-def test_umap_is_missed_before_minutes_of_work(use, tmp_path, monkeypatch):
-    use(tmp_path)
+def test_umap_is_missed_before_minutes_of_work(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "umap", None)
-    with pytest.raises(
-        InputError,
-        match=r"needs umap-learn: (give --no-umap, )?pip install umap-learn, or make setup-all for all extras$",
-    ):
-        use(tmp_path)
-
-
-def test_a_search_without_optuna_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(
-        InputError, match=r"^search.py needs optuna: pip install optuna, or make setup-all for all extras$"
-    ):
-        search.main(search.Config(demo=True, save_dir=tmp_path))
+    for analyse in (mnist_analyse, cub_analyse):
+        with pytest.raises(InputError, match=r"needs umap-learn: (give --no-umap, )?pip install umap-learn, or make"):
+            analyse.Config(tmp_path).check()
 
 
 @pytest.fixture(scope="module")
@@ -125,15 +104,11 @@ def checkout(tmp_path_factory):
     return folder
 
 
-def install(target, *arguments):
-    options = ["--no-deps", "--no-build-isolation", "--no-index", "--target", target]
-    command = [sys.executable, "-m", "pip", "install", *options, *arguments]
-    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
 @pytest.mark.slow
 def test_a_copy_in_site_packages_is_refused(checkout, tmp_path):
-    done = install(tmp_path / "site", checkout)
+    options = ["--no-deps", "--no-build-isolation", "--no-index", "--target", tmp_path / "site"]
+    command = [sys.executable, "-m", "pip", "install", *options, checkout]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 1 and not (tmp_path / "site").exists()
     assert "multimodal-vaes is used from its checkout: pip install --editable PATH-OF-THE-CHECKOUT\n" in done.stdout
 

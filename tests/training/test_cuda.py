@@ -5,11 +5,10 @@ import json
 import pytest
 import torch
 
-import cub.analyse
-import cub.sample
 import cub.train
 import fashionmnist.train
 import mnist.loglike
+import mnist.train
 import mnist_svhn.train
 import multimnist.train
 import polymnist.options
@@ -18,12 +17,9 @@ from common.checkpoints import LAST, load
 from common.data import Examples
 from common.execution.cuda_graphs import WARM_UP
 from common.models.choices import PAIR_MODELS
-from mnist import train as mnist_train
 from reports import classifiers
 from reports.options import LoglikeConfig
 from tests.helpers.runs import SMALL, assert_same_run, config, metrics
-from tools.benchmarks import __main__ as benchmark
-from tools.benchmarks.experiments import EXPERIMENTS
 from training import streams
 from training.steps import Step
 
@@ -54,109 +50,57 @@ def trained(main, config):
     return metrics(config.save_dir)
 
 
-def uncaptured(main, config):
-    """The same, operation by operation."""
+SHORT = SMALL | {"cuda": True, "batch_size": 40}
+FEW = {"demo": True, "limit": 200, "epochs": 5, "batch_size": 40, "matchings": 1, "cuda": True}
+BIRDS = {"demo": True, "limit": 40, "cuda": True, "K": 3, "epochs": 2, "batch_size": 40}
+OF_POLYMNIST = SMALL | {"cuda": True, "n_modalities": 3, "n_latents": 4}
+CASES = [  # a train.py, its options, and the relative difference that rounding makes in the bound of training
+    *((mnist.train, SHORT | {"model": model}, 2e-3) for model in PAIR_MODELS),
+    (mnist.train, SHORT | {"max_grad_norm": 1.0}, 2e-3),
+    *((mnist.train, SHORT | {"lr": 1e-5, "lr_schedule": "cosine", "optimizer": x}, 2e-3) for x in ("adam", "amsgrad")),
+    # the graph computes what is absent too, and leaves it out
+    *((mnist.train, SHORT | {"paired_fraction": 0.3, "model": x}, 2e-3) for x in ("mvae", "mvae-q", "bivcca", "mopoe")),
+    *((fashionmnist.train, SMALL | {"cuda": True, "precision": x}, 1e-2) for x in ("fp32", "bf16")),
+    # dropout of cuDNN's recurrent networks has noise of its own
+    (multimnist.train, SMALL | {"cuda": True, "epochs": 3}, 0.05),
+    (mnist_svhn.train, FEW | {"obj": "dreg", "K": 3}, 2e-3),
+    (mnist_svhn.train, FEW | {"obj": "iwae", "K": 3, "looser": False}, 2e-3),
+    (mnist_svhn.train, FEW | {"obj": "elbo"}, 2e-3),
+    *((cub.train, BIRDS | {"model": model}, 0.05) for model in ("images", "features")),
+    *(
+        (polymnist.train, OF_POLYMNIST | {"model": name, "missing": x, "n_private": 3 if model.private else None}, 2e-3)
+        for name, model in polymnist.options.MODELS.items()
+        for x in (0.0, 0.3)
+        if model.unpaired or not x
+    ),
+]
+
+
+@pytest.mark.parametrize(("train", "options", "error"), CASES)
+def test_captured_steps_are_the_steps(tmp_path, replays, train, options, error):
+    """Same noise, same order: the same bounds, in whole batches and in a smaller last one."""
+    runs = [train.Config(save_dir=tmp_path / name, **options) for name in ("captured", "plain")]
+    captured = trained(train.main, runs[0])
+    assert replays
+    before = len(replays)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Step, "capturable", lambda *_: False)
-        return trained(main, config)
-
-
-def both_ways(train, folder, options):
-    """The metrics of a train.py with captured steps, and without."""
-    configs = [train.Config(save_dir=folder / name, **options) for name in ("captured", "plain")]
-    return trained(train.main, configs[0]), uncaptured(train.main, configs[1])
-
-
-def assert_close(a, b):
-    """Up to rounding, to which Adam's first steps lend weight."""
-    for one, other in zip(a, b, strict=True):
-        for split in ("train", "valid"):
-            assert one[split] == pytest.approx(other[split], rel=2e-3, abs=2e-3)
-
-
-@pytest.mark.parametrize(("model", "max_grad_norm"), [*((model, None) for model in PAIR_MODELS), ("mvae", 1.0)])
-def test_captured_steps_are_the_steps(tmp_path, replays, model, max_grad_norm):
-    """Same noise, same order: the same bounds, in whole batches and in a smaller last one."""
-    options = {"cuda": True, "model": model, "batch_size": 40, "epochs": 5, "max_grad_norm": max_grad_norm}
-    captured = trained(mnist_train.main, config(tmp_path / "a", **options))
-    assert len(replays) == 5 * 7 - 2 * WARM_UP
-    assert_close(captured, uncaptured(mnist_train.main, config(tmp_path / "b", **options)))
-    assert len(replays) == 5 * 7 - 2 * WARM_UP
+        plain = trained(train.main, runs[1])
+    assert len(replays) == before
+    for one, other in zip(captured, plain, strict=True):
+        assert one["train"]["bound"] == pytest.approx(other["train"]["bound"], rel=error, abs=error)
+        assert one.get("lr") == pytest.approx(other.get("lr"))
 
 
 def test_streamed_batches_are_the_batches(tmp_path, replays, monkeypatch):
     """The split does not fit on the GPU: captured steps take its batches from one place."""
     options = {"cuda": True, "batch_size": 40, "epochs": 5, "paired_fraction": 0.5}
-    resident = trained(mnist_train.main, config(tmp_path / "a", **options))
+    resident = trained(mnist.train.main, config(tmp_path / "a", **options))
     monkeypatch.setattr(streams, "SHARE", 0.0)
-    assert_close(resident, trained(mnist_train.main, config(tmp_path / "b", **options)))
+    streamed = trained(mnist.train.main, config(tmp_path / "b", **options))
+    for one, other in zip(resident, streamed, strict=True):
+        assert one["train"] == pytest.approx(other["train"], rel=2e-3, abs=2e-3)
     assert len(replays) == 2 * (5 * 7 - 2 * WARM_UP)
-
-
-@pytest.mark.parametrize("optimizer", ["adam", "amsgrad"])
-def test_captured_steps_see_the_rate_change(tmp_path, replays, optimizer):
-    lr = {"optimizer": optimizer, "lr": 1e-5, "lr_schedule": "cosine"}
-    options = {"cuda": True, "batch_size": 50, "epochs": 5} | lr
-    captured = trained(mnist_train.main, config(tmp_path / "a", **options))
-    assert replays
-    assert_close(captured, uncaptured(mnist_train.main, config(tmp_path / "b", **options)))
-    assert [line["lr"] for line in captured] == pytest.approx([1e-5, 1e-5, 1e-5, 1e-6, 1e-7])
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_captured_convolutions(tmp_path, replays, precision):
-    options = SMALL | {"cuda": True, "precision": precision}
-    captured, plain = both_ways(fashionmnist.train, tmp_path, options)
-    assert replays
-    for one, other in zip(captured, plain, strict=True):
-        assert one["train"]["bound"] == pytest.approx(other["train"]["bound"], rel=1e-2)
-
-
-def test_captured_recurrence_and_batch_norm(tmp_path, replays):
-    """Dropout of cuDNN's recurrent networks has noise of its own: the first steps' bounds agree only nearly."""
-    options = SMALL | {"cuda": True, "epochs": 3}
-    captured, plain = both_ways(multimnist.train, tmp_path, options)
-    assert replays
-    for one, other in zip(captured, plain, strict=True):
-        assert one["train"]["bound"] == pytest.approx(other["train"]["bound"], rel=0.05)
-
-
-@pytest.mark.parametrize("model", ["mvae", "mvae-q", "bivcca", "mopoe"])
-def test_captured_steps_with_absent_modalities(tmp_path, replays, model):
-    """The graph computes what is absent too, and leaves it out."""
-    options = {"cuda": True, "paired_fraction": 0.3, "model": model}
-    captured = trained(mnist_train.main, config(tmp_path / "a", **options))
-    assert replays
-    assert_close(captured, uncaptured(mnist_train.main, config(tmp_path / "b", **options)))
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"obj": "dreg", "K": 3},
-        {"obj": "iwae", "K": 3, "looser": False},
-        {"obj": "elbo"},
-        {"model": "mvae", "obj": "mvae"},
-    ],
-)
-def test_captured_importance_weights(tmp_path, replays, options):
-    options = {"demo": True, "limit": 200, "epochs": 5, "batch_size": 40, "matchings": 1, "cuda": True} | options
-    captured, plain = both_ways(mnist_svhn.train, tmp_path, options)
-    assert replays
-    for one, other in zip(captured, plain, strict=True):  # the bound alone: rounding moves its terms by percents
-        assert one["train"]["bound"] == pytest.approx(other["train"]["bound"], rel=2e-3)
-
-
-@pytest.mark.parametrize(
-    ("model", "missing"),
-    [(name, x) for name, model in polymnist.options.MODELS.items() for x in (0.0, 0.3) if model.unpaired or not x],
-)
-def test_captured_steps_of_the_newer_models(tmp_path, replays, model, missing):
-    private = {"n_private": 3} if polymnist.options.MODELS[model].private else {}
-    options = SMALL | {"cuda": True, "epochs": 5, "n_modalities": 3, "n_latents": 4, "missing": missing} | private
-    captured, plain = both_ways(polymnist.train, tmp_path, options | {"model": model})
-    assert replays
-    assert_close(captured, plain)
 
 
 def test_batch_norm_with_absent_modalities_is_not_captured(tmp_path, replays):
@@ -166,24 +110,24 @@ def test_batch_norm_with_absent_modalities_is_not_captured(tmp_path, replays):
 
 
 def test_resumed_on_the_gpu_is_as_if_never_stopped(tmp_path):
-    mnist_train.main(config(tmp_path / "a", cuda=True))
-    mnist_train.main(config(tmp_path / "b", cuda=True, epochs=2))
-    mnist_train.main(config(tmp_path / "b", cuda=True, resume=True))
+    mnist.train.main(config(tmp_path / "a", cuda=True))
+    mnist.train.main(config(tmp_path / "b", cuda=True, epochs=2))
+    mnist.train.main(config(tmp_path / "b", cuda=True, resume=True))
     assert_same_run(tmp_path / "a", tmp_path / "b")
     a, b = (load(tmp_path / name / LAST)["rng"][0]["cuda"] for name in "ab")
     assert a.equal(b)
 
 
 def test_the_other_device_resumes(tmp_path):
-    mnist_train.main(config(tmp_path, cuda=True, epochs=2))
+    mnist.train.main(config(tmp_path, cuda=True, epochs=2))
     assert not load(tmp_path / LAST)["optimizer"]["param_groups"][0]["capturable"]
-    mnist_train.main(config(tmp_path, epochs=3, resume=True))
-    mnist_train.main(config(tmp_path, cuda=True, epochs=4, resume=True))
+    mnist.train.main(config(tmp_path, epochs=3, resume=True))
+    mnist.train.main(config(tmp_path, cuda=True, epochs=4, resume=True))
     assert load(tmp_path / LAST)["epoch"] == len(metrics(tmp_path)) == 4
 
 
 def test_log_likelihoods_are_those_of_the_cpu(tmp_path):
-    mnist_train.main(config(tmp_path, cuda=True))
+    mnist.train.main(config(tmp_path, cuda=True))
     figures = {}
     for cuda in (False, True):
         path = tmp_path / f"{cuda}.json"
@@ -191,33 +135,6 @@ def test_log_likelihoods_are_those_of_the_cpu(tmp_path):
         estimates = json.loads(path.read_text())["estimates"]
         figures[cuda] = [estimates[name]["mean"] for name in ("log p(image)", "log p(image,text)", "log p(text)")]
     assert figures[True] == pytest.approx(figures[False], abs=0.3)
-
-
-@pytest.mark.parametrize("model", ["images", "features"])
-def test_birds_of_two_families_and_batch_norm(tmp_path, replays, model):
-    options = {"demo": True, "limit": 40, "cuda": True, "model": model, "K": 3, "epochs": 2, "batch_size": 40}
-    captured, plain = both_ways(cub.train, tmp_path, options)
-    assert replays
-    for one, other in zip(captured, plain, strict=True):
-        assert one["train"]["bound"] == pytest.approx(other["train"]["bound"], rel=0.05)
-    cub.sample.main(cub.sample.Config(tmp_path / "captured", demo=True, limit=20, cuda=True, given="caption"))
-    options = {
-        "demo": True,
-        "limit": 60,
-        "cuda": True,
-        "umap": False,
-        "components": 3,
-        "n_samples": 20,
-        "data_dir": tmp_path,
-    }
-    assert cub.analyse.main(cub.analyse.Config(tmp_path / "captured", **options))["coherence"]
-
-
-def test_the_benchmark_runs_there(capsys):
-    benchmark.main(benchmark.Config(rounds=2, images=2, n_samples=3, cuda=True))
-    lines = capsys.readouterr().out.splitlines()
-    assert torch.cuda.get_device_name() in lines[0]
-    assert all(sum(line.startswith(f"| {name} |") for line in lines) == 2 for name in EXPERIMENTS)
 
 
 def test_a_classifier_of_images_on_the_gpu():

@@ -3,10 +3,9 @@
 import dataclasses
 import importlib
 import re
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, get_args, get_origin, get_type_hints
 
 import pytest
 import tyro
@@ -15,11 +14,9 @@ from common.errors import option
 from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS
 from common.models.objectives import OBJECTIVES, objectives_of
-from reports.options import ModelArgument
-from tests.helpers.scripts import ROOT, run_script
-from tests.repository.test_scripts import SCRIPTS
+from mnist import loglike
+from tests.helpers.scripts import ROOT, scripts
 from training.command_line import parse
-from training.model_options import ObjectiveOptions
 from training.options import NOT_OF_THE_RUN, RunConfig
 
 WIDTH = 100
@@ -27,7 +24,7 @@ WIDTH = 100
 
 def commands():
     """(script, command or "", config) of every script that reads its options by `run_from_command_line`."""
-    for script in sorted(SCRIPTS | {"reproduce.py"}):
+    for script in sorted(scripts() | {"reproduce.py"}):
         if "run_from_command_line(" in (ROOT / script).read_text():
             module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
             if hasattr(module, "Config"):
@@ -68,47 +65,25 @@ def options_of(config):
     return {option(name) for name in fields if not hidden & set(getattr(hints[name], "__metadata__", ()))}
 
 
-ALL = list(commands())
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(("module", "command", "config"), ALL, ids=[f"{m.__name__} {c}".strip() for m, c, _ in ALL])
-def test_help_has_every_option_once(module, command, config, capsys, monkeypatch):
+def test_help_has_every_option_once(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(WIDTH))
-    whole = getattr(module, "Config", None) or module.Command
-    text = shown(whole, [command] if command else [], capsys, module.__doc__)
-    assert text.startswith(module.__doc__), "as it is, with its examples"
-    assert "{None}" not in text and "|None" not in text and "ANNOTATED" not in text
-
-    titles = boxes(text.removeprefix(module.__doc__))
-    rows = [row for box in titles.values() for row in box]
-    flags = [flag.split(" ")[0] for row, _ in rows for flag in row.split(", ")]
-    assert len(flags) == len(set(flags))
-    assert options_of(config) <= set(flags)
-    for row, told in rows:
-        assert told, f"{row} has no help"
-        assert " ".join(told).count("(default: ") <= 1
+    for module, command, config in commands():
+        whole = getattr(module, "Config", None) or module.Command
+        text = shown(whole, [command] if command else [], capsys, module.__doc__)
+        assert text.startswith(module.__doc__), "as it is, with its examples"
+        assert "{None}" not in text and "|None" not in text and "ANNOTATED" not in text
+        titles = boxes(text.removeprefix(module.__doc__))
+        rows = [row for box in titles.values() for row in box]
+        flags = [flag.split(" ")[0] for row, _ in rows for flag in row.split(", ")]
+        assert len(flags) == len(set(flags)) and options_of(config) <= set(flags), module
+        for row, told in rows:
+            assert told and " ".join(told).count("(default: ") <= 1, f"{module}: {row}"
 
 
-ON_A_MODEL = [(module, command, config) for module, command, config in ALL if issubclass(config, ModelArgument)]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("module", "command", "config"), ON_A_MODEL, ids=[f"{m.__name__} {c}".strip() for m, c, _ in ON_A_MODEL]
-)
-def test_the_model_is_given_as_an_argument_or_as_save_dir(module, command, config, capsys):
-    whole = getattr(module, "Config", None) or module.Command
-    expected = config(Path("model"))
+def test_the_model_is_given_as_an_argument_or_as_save_dir():
     for named in (["model"], ["--save-dir", "model"]):
-        assert parse(whole, args=[*([command] if command else []), *named]) == expected
-    for named, message in (
-        ([], "error: no model is given: add a checkpoint or a run's folder, as MODEL or as --save-dir DIR\n"),
-        (["a", "--save-dir", "b"], "error: a and --save-dir b both name a model: give one of them\n"),
-    ):
-        with pytest.raises(SystemExit) as exit_:
-            run_script(module, [*([command] if command else []), *named])
-        assert (exit_.value.code, capsys.readouterr().err) == (2, message)
+        assert parse(loglike.Config, args=named) == loglike.Config(Path("model"))
 
 
 def test_choices_are_told_by_the_records(capsys, monkeypatch):
@@ -126,39 +101,6 @@ def test_choices_are_told_by_the_records(capsys, monkeypatch):
     assert "poe: " + FUSIONS["poe"].summary in " ".join(rows["--fusion"][1])
     assert "own: " not in " ".join(rows["--fusion"][1])
     assert "vmf: " + FAMILIES["vmf"].summary in " ".join(rows["--posterior"][1])
-
-
-def test_the_settings_of_the_paper_and_of_the_demo_are_told(capsys):
-    from mnist import train
-
-    with pytest.raises(SystemExit):
-        parse(train.Config, "", ["--help"], train.PAPER, train.DEMO)
-    told = capsys.readouterr().out
-    assert "--demo stands for --batch-size 50 --lr-schedule constant\n" in told
-    assert "--settings paper stands for --epochs 500 --annealing-epochs 200 " in told
-
-
-@dataclass
-class Config(RunConfig, ObjectiveOptions):
-    """Options that nothing shares."""
-
-    posterior: Literal["gaussian", "mine"] = "gaussian"
-    """family"""
-    n_latents: int = 4
-    """dimensions of z"""
-    epochs: int = 1
-    batch_size: int = 2
-    lr: float = 1e-3
-    """as it was found to work"""
-    sizes: tuple[int, ...] | None = None
-
-
-def test_a_new_config(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", str(WIDTH))
-    rows = {row: told for box in boxes(shown(Config, [], capsys)).values() for row, told in box}
-    assert rows["--lr FLOAT"] == ["as it was found to work (default: 0.001)"]
-    assert rows["--epochs INT"] == ["passes over the training examples (default: 1)"]
-    assert parse(Config, args=["--sizes", "1", "2"]).sizes == (1, 2)
 
 
 def test_no_place_on_the_users_machine_is_an_option_of_the_run():

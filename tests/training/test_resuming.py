@@ -35,9 +35,7 @@ def test_an_optimiser_goes_on_with_the_saved_moments():
     ("number", "name", "value", "message"),
     [
         (1, "exp_avg", torch.zeros(3), r"optimizer.state\[1\].exp_avg does not fit"),
-        (0, "exp_avg_sq", torch.zeros(2, 3).double(), r"optimizer.state\[0\].exp_avg_sq does not fit"),
         (0, "exp_avg", torch.tensor([[0.0, 1, 2], [3, 4, math.inf]]), r"optimizer.state\[0\].exp_avg does not fit"),
-        (1, "step", torch.zeros(4), r"optimizer.state\[1\].step does not fit"),
         (1, "max_exp_avg_sq", torch.zeros(4), r"optimizer.state\[1\] belongs to another optimiser"),
         (2, "step", torch.zeros(()), r"optimizer.state\[2\] belongs to another optimiser"),
     ],

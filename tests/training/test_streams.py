@@ -34,35 +34,16 @@ def test_mapped_rows_are_those_of_the_file(path):
     assert train.nbytes == 17 * (IMAGES[0].nbytes + 8)
 
 
-@pytest.mark.parametrize(
-    ("array", "message"),
-    [
-        (IMAGES[:0], "holds no values"),
-        (torch.tensor(3), "holds a single number: write rows"),
-        (IMAGES.double(), "holds values of type float64, not uint8 or int64 or float32"),
-    ],
-)
-def test_other_arrays_are_refused(path, array, message):
-    np.save(path, array.numpy())
-    with pytest.raises(InputError, match=f"images.npy {message}"):
-        mapped_rows(path)
-
-
-def header(shape, dtype="|u1"):
-    """The beginning of an .npy file, whatever its shape promises."""
-    text = str({"descr": dtype, "fortran_order": False, "shape": shape}).encode()
-    return b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text
-
-
-def test_damaged_files_are_named(path):
-    for content in (b"no array", path.read_bytes()[:-1], header((1,) * 65) + b"\0", header((10**12, 10**12)), b""):
-        path.write_bytes(content)
-        with pytest.raises(
-            InputError, match=r"images.npy is damaged or not an array that np.save wrote \(.*: write rows"
-        ):
+def test_files_that_hold_no_rows_are_refused(path):
+    damaged = r"is damaged or not an array that np.save wrote \(.*: write rows"
+    for content, message in ((IMAGES[:0], "holds no values"), (IMAGES.double(), "holds values of type float64, not")):
+        np.save(path, content.numpy())
+        with pytest.raises(InputError, match=f"images.npy {message}"):
             mapped_rows(path)
-    with pytest.raises(InputError, match=r"none.npy is missing"):
-        mapped_rows(path.with_name("none.npy"))
+    for content in (path.read_bytes()[:-1], b"no array"):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=f"images.npy {damaged}"):
+            mapped_rows(path)
 
 
 def kinds(path):
@@ -107,9 +88,8 @@ def test_what_cannot_be_read_ends_the_stream(path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fraction", [1.0, 0.5])
-def test_a_streamed_run_is_the_same_run(tmp_path, monkeypatch, fraction):
-    mnist_train.main(config(tmp_path / "a", epochs=2, paired_fraction=fraction))
+def test_a_streamed_run_is_the_same_run(tmp_path, monkeypatch):
+    mnist_train.main(config(tmp_path / "a", epochs=2, paired_fraction=0.5))
     monkeypatch.setattr(streams, "SHARE", 0.0)
-    mnist_train.main(config(tmp_path / "b", epochs=2, paired_fraction=fraction))
+    mnist_train.main(config(tmp_path / "b", epochs=2, paired_fraction=0.5))
     assert_same_run(tmp_path / "a", tmp_path / "b")

@@ -14,7 +14,6 @@ import torch
 from common.checkpoints import BEST, LAST, load
 from common.data import Examples
 from common.errors import InputError
-from common.io import locked
 from common.likelihoods import BernoulliLikelihood
 from common.objectives import MvaeElbo, Objective, StandardElbo
 from mnist import train as mnist_train
@@ -56,10 +55,9 @@ def test_resumed_after_kill_9_is_as_if_never_stopped(tmp_path, uninterrupted):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", [2, 8], ids=["first epoch", "second epoch"])
-def test_ctrl_c_saves_the_very_batch(tmp_path, uninterrupted, monkeypatch, step):
+def test_ctrl_c_saves_the_very_batch(tmp_path, uninterrupted, monkeypatch):
     def annealed(at, total, original=training.annealed):
-        if at == step:
+        if at == 8:
             signal.raise_signal(signal.SIGINT)
         return original(at, total)
 
@@ -67,49 +65,11 @@ def test_ctrl_c_saves_the_very_batch(tmp_path, uninterrupted, monkeypatch, step)
     with pytest.raises(KeyboardInterrupt):
         mnist_train.main(config(tmp_path))
     checkpoint = load(tmp_path / LAST)
-    assert (checkpoint["epoch"], checkpoint["batch"]) == (step // 5, step % 5 + 1)
+    assert (checkpoint["epoch"], checkpoint["batch"]) == (1, 4)
     monkeypatch.undo()
     mnist_train.main(config(tmp_path, resume=True))
     assert_same_run(tmp_path, uninterrupted)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "the handler is put back"
-
-
-@pytest.mark.slow
-def test_resuming_a_finished_run_adds_epochs(tmp_path, uninterrupted):
-    mnist_train.main(config(tmp_path, epochs=3))
-    mnist_train.main(config(tmp_path, epochs=5, resume=True))
-    assert_same_run(tmp_path, uninterrupted)
-
-
-def test_the_save_dir_explains_itself(uninterrupted):
-    names = {p.relative_to(uninterrupted).as_posix() for p in uninterrupted.rglob("*") if p.is_file()}
-    pictures = {f"samples/{name}.png" for name in ("prior", "conditional", "reconstructions")}
-    assert names == {LAST, BEST, "config.json", "metrics.jsonl", "loss.png", ".lock"} | pictures
-    about = json.loads((uninterrupted / "config.json").read_text())
-    assert about["experiment"] == "mnist"
-    assert about["config"]["batch_size"] == 50 and about["config"]["seed"] == 0
-    assert about["versions"]["torch"] == torch.__version__
-    lines = metrics(uninterrupted)
-    assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5]
-    assert [line["beta"] for line in lines] == pytest.approx([1 / 3, 2 / 3, 1, 1, 1])
-    last = lines[-1]
-    for split in ("train", "valid"):
-        weights = {"image": 1.0, "text": 1.0, "kl": -1.0}
-        terms = {name: value for name, value in last[split].items() if name != "bound"}
-        assert last[split]["bound"] == pytest.approx(
-            sum(weights[n.split("/")[1]] * v for n, v in terms.items()), rel=1e-5
-        )
-
-
-def test_the_best_model_is_the_one_with_the_best_validation_bound(uninterrupted):
-    scores = [line["valid"]["bound"] for line in metrics(uninterrupted)]
-    best = load(uninterrupted / BEST)
-    assert best["best"] == max(scores) and best["epoch"] == best["best_epoch"] == 1 + scores.index(max(scores))
-
-
-def test_beta_rises_minibatch_by_minibatch_to_one():
-    assert [training.annealed(step, 4) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
-    assert training.annealed(0, 0) == 1.0
 
 
 def test_the_batches_of_all_epochs_anneal(tmp_path, monkeypatch):
@@ -127,10 +87,9 @@ def test_the_model_is_chosen_by_the_bound_that_is_trained(tmp_path):
     assert line["bound"] == pytest.approx(sum(terms), rel=1e-5)
 
 
-@pytest.mark.parametrize(("options", "warned"), [({"limit": 1}, True), ({"limit": 2}, False), ({"valid": 0}, False)])
-def test_too_few_examples_to_hold_any_out_are_noticed(tmp_path, capsys, options, warned):
-    mnist_train.main(config(tmp_path, epochs=1, **options))
-    assert ("warning: too few examples to hold any out" in capsys.readouterr().err) == warned
+def test_too_few_examples_to_hold_any_out_are_noticed(tmp_path, capsys):
+    mnist_train.main(config(tmp_path, epochs=1, limit=1))
+    assert "warning: too few examples to hold any out" in capsys.readouterr().err
 
 
 def test_early_stopping(tmp_path, monkeypatch):
@@ -169,14 +128,6 @@ def test_long_gradients_are_scaled_down():
     torch.testing.assert_close(moved[1], 0.1 * moved[0] / moved[0].norm(), rtol=1e-4, atol=1e-8)
 
 
-def test_a_run_scales_long_gradients_down(tmp_path):
-    """So far down that Adam's epsilon hides them: nothing is learned."""
-    mnist_train.main(config(tmp_path / "clipped", limit=100, epochs=2, max_grad_norm=1e-12))
-    mnist_train.main(config(tmp_path / "free", limit=100, epochs=2))
-    clipped, free = (metrics(tmp_path / name)[1]["valid"]["bound"] for name in ("clipped", "free"))
-    assert clipped < free - 50
-
-
 def test_a_loss_that_is_not_finite_stops_with_its_terms(tmp_path, monkeypatch):
     mnist_train.main(config(tmp_path, epochs=1))
     before = load(tmp_path / LAST)
@@ -185,11 +136,9 @@ def test_a_loss_that_is_not_finite_stops_with_its_terms(tmp_path, monkeypatch):
         return float("nan") if at == 7 else 1.0
 
     monkeypatch.setattr(training, "annealed", poison)
-    with pytest.raises(
-        InputError, match=r"not finite at epoch 2, batch 5.*: bound = nan, .*checkpoints so far are kept"
-    ) as error:
+    terms = r"not finite at epoch 2, batch 5.*: bound = nan, .*checkpoints so far are kept[^\n]*$"
+    with pytest.raises(InputError, match=terms):
         mnist_train.main(config(tmp_path, epochs=3, resume=True))
-    assert "\n" not in str(error.value)
     after = load(tmp_path / LAST)
     assert after["epoch"] == 1
     assert all(after["state_dict"][k].equal(before["state_dict"][k]) for k in before["state_dict"])
@@ -200,96 +149,14 @@ def test_the_culprit_among_the_terms_is_named(tmp_path):
         mnist_train.main(config(tmp_path, lr=1e20))
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"resume": False}, "holds a run already: --resume continues"),
-        ({"lr": 1e-4}, "was run with --lr 0.001, not --lr 0.0001"),
-        ({"seed": 1}, "was run with --seed 0, not --seed 1"),
-        ({"model": "bivcca"}, "was run with --model mvae, not --model bivcca"),
-    ],
-)
-def test_a_save_dir_is_never_mixed_up(uninterrupted, changes, message):
-    before = (uninterrupted / "metrics.jsonl").read_text()
-    with pytest.raises(InputError, match=message):
-        mnist_train.main(config(uninterrupted, **{"resume": True, **changes}))
-    assert (uninterrupted / "metrics.jsonl").read_text() == before
-
-
 def test_a_resumed_run_may_lack_newer_options(uninterrupted, tmp_path):
     shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
     about = json.loads((tmp_path / "config.json").read_text())
     for name in ("looser", "valid", "optimizer"):
         about["config"].pop(name)
     (tmp_path / "config.json").write_text(json.dumps(about))
-    mnist_train.main(config(tmp_path, resume=True))
-
-
-def test_a_damaged_checkpoint_says_what_to_do_with_its_run(uninterrupted, tmp_path):
-    shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
-    (tmp_path / "checkpoint.pth.tar").write_bytes(b"half")
-    with pytest.raises(
-        InputError, match=r"checkpoint.pth.tar is damaged or not a checkpoint.*: train anew in another --save-dir$"
-    ):
-        mnist_train.main(config(tmp_path, resume=True))
-
-
-def test_another_experiments_save_dir_is_refused(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"experiment": "celeba", "config": {}}))
-    with pytest.raises(InputError, match="holds a run of celeba: choose another --save-dir"):
-        mnist_train.main(config(tmp_path, resume=True))
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"epochs": 0}, "--epochs must be positive, not 0"),
-        ({"batch_size": -1}, "--batch-size must be positive, not -1"),
-        ({"n_latents": 0}, "--n-latents must be positive, not 0"),
-        ({"lr": float("nan")}, "--lr must be positive, not nan"),
-        ({"limit": -5}, "--limit must be positive, not -5"),
-        ({"lambda_text": -1.0}, "--lambda-text must not be negative, it is -1"),
-        ({"annealing_epochs": -1}, "--annealing-epochs must not be negative"),
-        ({"paired_fraction": 1.5}, r"--paired-fraction must lie in \[0, 1\], it is 1.5"),
-        ({"valid": 0, "patience": 3}, "--patience needs validation examples"),
-        (
-            {"limit": 1, "patience": 3},
-            "--patience needs validation examples, and so few examples leave none",
-        ),
-        ({"max_grad_norm": -1.0}, "--max-grad-norm must be positive, not -1.0"),
-        ({"valid": 300}, "--valid 300 leaves no training example"),
-        ({"log_interval": 0}, "--log-interval must be positive"),
-        ({"seed": -1}, r"--seed must lie between 0 and 2\^32 - 1, it is -1"),
-        ({"seed": 2**32}, r"--seed must lie between 0 and 2\^32 - 1, it is 4294967296"),
-        ({"beta": -0.1}, "--beta must not be negative, it is -0.1"),
-        ({"seed": 10**20}, r"--seed must lie between 0 and 2\^32 - 1"),
-        ({"n_latents": 10**9}, "--n-latents 1000000000 is more than any memory holds"),
-    ],
-)
-def test_impossible_values_leave_no_trace(tmp_path, changes, message):
-    with pytest.raises(InputError, match=message):
-        mnist_train.main(config(tmp_path / "run", **changes))
-    assert not (tmp_path / "run").exists()
-
-
-def test_what_cannot_run_is_refused_before_the_data_are_loaded(tmp_path, uninterrupted):
-    def load_nothing(split, config):
-        raise AssertionError("the data are loaded")
-
-    experiment = mnist_train.experiment()._replace(load=load_nothing)
-    shutil.copytree(uninterrupted, tmp_path / "done")
-    for save_dir, changes, message in (
-        ("done", {}, "holds a run already"),
-        ("done", {"resume": True, "lr": 0.1}, "not --lr 0.1: --resume needs the same, or another save_dir"),
-        ("new", {"pre_trained": tmp_path / "done", "n_latents": 9}, "with --n-latents 8, not --n-latents 9"),
-        ("new", {"model": "mvtcae", "alpha": 2.0}, "--alpha must lie between 0 and 1 with --obj mvtcae, it is 2.0"),
-        ("new", {"posterior": "ebm", "obj": "iwae", "K": 1}, "--obj iwae with ebm experts takes two samples or more"),
-    ):
-        with pytest.raises(InputError, match=message):
-            run(config(tmp_path / save_dir, **changes), experiment)
-    assert not (tmp_path / "new").exists()
-    with locked(tmp_path / "busy"), pytest.raises(InputError, match="another process is at work in .*busy"):
-        run(config(tmp_path / "busy"), experiment)
+    mnist_train.main(config(tmp_path, epochs=6, resume=True))
+    assert metrics(tmp_path)[:5] == metrics(uninterrupted) and load(tmp_path / LAST)["epoch"] == 6
 
 
 def test_weak_supervision_uses_the_unpaired(tmp_path):
@@ -328,19 +195,6 @@ def test_callbacks_follow_a_run_and_leave_it_as_it_is(tmp_path, uninterrupted):
     assert_same_run(tmp_path, uninterrupted)
 
 
-def fails_otherwise():
-    raise RuntimeError("a mistake of ours")
-
-
-@pytest.mark.parametrize("option", ["--batch-size", "--K", "--seed", "--limit"])
-def test_numbers_beyond_any_memory_are_refused(option, capsys):
-    with pytest.raises(SystemExit):
-        run_script(mnist_train, ["--demo", option, "99999999999999999999"])
-    assert capsys.readouterr().err == (
-        f"error: {option} 99999999999999999999 is too large: give a number below 4294967296\n"
-    )
-
-
 def test_exit_codes(capsys):
     def fails(error):
         def main(_):
@@ -361,11 +215,8 @@ def test_exit_codes(capsys):
         message = capsys.readouterr().err
         assert told in message and message.startswith("error: ") and message.count("\n") == 1
     with pytest.raises(RuntimeError, match="mistake"):
-        run_script(mnist_train, ["--demo"], lambda _: fails_otherwise())
+        fails(RuntimeError("a mistake of ours"))
     assert fails(KeyboardInterrupt()) == 130
-    with pytest.raises(SystemExit) as exit_:
-        run_script(mnist_train, ["--no-such-option"], lambda _: None)
-    assert exit_.value.code == 2
 
 
 def test_the_smallest_values_are_allowed(tmp_path):
@@ -373,70 +224,40 @@ def test_the_smallest_values_are_allowed(tmp_path):
     config(tmp_path, valid=1, patience=1, epochs=1, batch_size=1, n_latents=1).check()
 
 
-def test_data_without_a_modality_of_the_model_are_refused(tmp_path):
-    def load(split, options):
-        return Examples({"Image": torch.rand(60, 1, 28, 28), "text": torch.arange(60) % 10})
-
-    experiment = mnist_train.experiment()._replace(load=load)
-    with pytest.raises(
-        InputError, match=r"encoders name image, which the data lack \(they have Image, text\): give both the same"
-    ):
-        run(config(tmp_path), experiment)
-
-
 def pairs_of(image=None, text=None, mask=None, **others):
     image, text = torch.rand(60, 1, 28, 28) if image is None else image, torch.arange(60) % 10 if text is None else text
     return Examples({"image": image, "text": text, **others}, mask=mask)
 
 
-ALL = torch.ones(60, 2, dtype=torch.bool)
-WITHOUT_IMAGE = torch.tensor([False, True]).expand(60, 2)
+IMAGES, TEXTS, ALL = torch.rand(60, 1, 28, 28), torch.arange(60) % 10, torch.ones(60, 2, dtype=torch.bool)
+ABSENT = torch.full((60, 1, 28, 28), torch.nan)
+UNUSABLE = [  # what `load` returns, and what is said of it
+    ({}, "load.* must return Examples, not dict"),
+    (Examples({"Image": IMAGES, "text": TEXTS}), r"name image, which the data lack \(they have Image, text\)"),
+    (Examples({"text": TEXTS, "image": IMAGES}, mask=ALL), "a mask's columns are image, text, as .* have text, image"),
+    (pairs_of(mask=torch.ones(60, 3).bool()), r"a mask needs 2 columns, .* for image, text; its shape is .50, 3."),
+    (pairs_of(ABSENT), "no example has image: NaN, -1, and False in"),
+    (pairs_of(text=torch.full((60,), -1)), "no example has text"),
+    (pairs_of(torch.full((60, 1, 28, 28), -torch.inf)), "image has infinity in 50 of 50 examples: NaN says"),
+    (pairs_of(text=TEXTS + 1), "text has a class above 9 in 5 of 50 examples: its decoder gives the classes 0 to 9"),
+    (pairs_of(IMAGES.double()), "image is torch.float64, and the model torch.float32"),
+    (pairs_of(255 * IMAGES), r"image has values outside \[0, 1\] in 50 of 50 examples"),
+    (pairs_of(text=TEXTS / 10), "text is torch.float32, which is no class: convert it with"),
+]
 
 
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (lambda: pairs_of(torch.full((60, 1, 28, 28), torch.nan)), "no example has image: NaN, -1, and False in"),
-        (lambda: pairs_of(torch.full((60, 1, 28, 28), torch.nan), mask=ALL), "no example has image"),
-        (lambda: pairs_of(text=torch.full((60,), -1)), "no example has text"),
-        (
-            lambda: pairs_of(torch.full((60, 1, 28, 28), -torch.inf)),
-            "image has infinity in 50 of 50 examples: NaN says",
-        ),
-        (
-            lambda: pairs_of(text=torch.arange(60) % 10 + 1),
-            "text has a class above 9 in 5 of 50 examples: its decoder gives the classes 0 to 9: count classes from 0",
-        ),
-        (lambda: pairs_of(torch.rand(60, 1, 28, 28).double()), "image is torch.float64, and the model torch.float32"),
-        (lambda: pairs_of(255 * torch.rand(60, 1, 28, 28)), r"image has values outside \[0, 1\] in 50 of 50 examples"),
-        (
-            lambda: pairs_of(text=torch.arange(60).byte() % 10),
-            "text is torch.uint8, which is no class: convert it with",
-        ),
-        (lambda: pairs_of(text=torch.arange(60) / 10), "text is torch.float32, which is no class: convert it with"),
-        (
-            lambda: pairs_of(mask=torch.ones(60, 3).bool()),
-            r"a mask needs 2 columns, .50, 2., for image, text; its shape is .50, 3.",
-        ),
-        (
-            lambda: Examples({"text": torch.arange(60) % 10, "image": torch.rand(60, 1, 28, 28)}, mask=ALL),
-            "a mask's columns are image, text, as the model's encoders, and the data have text, image: give both",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("data", "message"), UNUSABLE)
 def test_data_that_the_model_cannot_take_are_refused(tmp_path, data, message):
-    experiment = mnist_train.experiment()._replace(load=lambda *_: data())
     with pytest.raises(InputError, match=message):
-        run(config(tmp_path), experiment)
+        run(config(tmp_path), mnist_train.experiment()._replace(load=lambda *_: data))
 
 
-@pytest.mark.parametrize("event_dims", [1, 2])
-def test_a_likelihood_of_other_dimensions_than_an_example_is_refused(tmp_path, event_dims):
+def test_a_likelihood_of_other_dimensions_than_an_example_is_refused(tmp_path):
     mnist = mnist_train.experiment()
 
     def build(options):
         model = mnist.build(options)
-        model.likelihood["image"] = BernoulliLikelihood(event_dims)
+        model.likelihood["image"] = BernoulliLikelihood(2)
         return model
 
     message = "log-density of image must be one number for each example, which has 3 dimensions: .* event_dims=3"
@@ -446,24 +267,17 @@ def test_a_likelihood_of_other_dimensions_than_an_example_is_refused(tmp_path, e
 
 def test_absent_values_are_free_and_a_masks_data_may_hold_more(tmp_path):
     mnist, options = mnist_train.experiment(), config(tmp_path)
-    data = pairs_of(torch.full((60, 1, 28, 28), torch.nan), mask=WITHOUT_IMAGE, id=torch.arange(60))
+    data = pairs_of(ABSENT, mask=torch.tensor([False, True]).expand(60, 2), id=torch.arange(60))
     kept = mnist.examples(options, data, mnist.build(options))
-    assert set(kept.modalities) == {"image", "text"} and kept.mask.equal(WITHOUT_IMAGE)
+    assert set(kept.modalities) == {"image", "text"} and not kept.mask[:, 0].any() and kept.mask[:, 1].all()
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({}, "60 processes cannot share 50 examples: start at most 50, or raise --batch-size, --valid or --limit"),
-        ({"valid": 70, "batch_size": 40}, "cannot share 40 examples: start at most 40"),
-        ({"valid": 270}, "60 processes cannot share 30 examples: start at most 30"),
-    ],
-)
-def test_more_processes_than_examples_are_refused(tmp_path, monkeypatch, options, message):
+def test_more_processes_than_examples_are_refused(tmp_path, monkeypatch):
     """A sixth of the 300 examples is held out, and these are shared too."""
     monkeypatch.setattr(training.processes, "world_size", lambda: 60)
+    message = "60 processes cannot share 50 examples: start at most 50, or raise --batch-size, --valid or --limit"
     with pytest.raises(InputError, match=message):
-        mnist_train.main(config(tmp_path, **{"batch_size": 100} | options))
+        mnist_train.main(config(tmp_path, batch_size=100))
 
 
 def test_each_epoch_has_an_order_of_its_own(tmp_path, monkeypatch):
@@ -486,8 +300,6 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
     with pytest.raises(InputError, match=r"weights are not finite at epoch 1: .*in another --save-dir"):
         mnist_train.main(config(tmp_path, lr=1e38, valid=0, batch_size=300, epochs=1))
     assert not (tmp_path / LAST).exists()
-    mnist_train.main(config(tmp_path, epochs=1))
-    assert load(tmp_path / LAST)["epoch"] == 1, "a folder without a checkpoint is no run yet"
 
 
 def test_a_model_that_lies_in_the_save_dir_is_not_overwritten(tmp_path):
@@ -520,25 +332,11 @@ def test_resuming_remembers_what_came_before(tmp_path):
     assert {"command", "started", "commit"} == set(about["resumed_from"][0])
 
 
-def test_resuming_from_what_is_no_last_checkpoint(tmp_path, uninterrupted):
-    mnist_train.main(config(tmp_path, epochs=1))
-    (tmp_path / LAST).write_bytes((uninterrupted / BEST).read_bytes())
-    with pytest.raises(InputError, match="missing required field `rng`"):
-        mnist_train.main(config(tmp_path, resume=True))
-
-
 def test_resuming_on_other_data(tmp_path):
     mnist_train.main(config(tmp_path, epochs=1))
     smaller = load_mnist("train", data_config("", demo=True, limit=200))
     with pytest.raises(InputError, match="had 250 training examples, now there are 167: check --data-dir"):
         run(config(tmp_path, resume=True), mnist_train.experiment()._replace(load=lambda *_: smaller))
-
-
-def test_damaged_metrics_are_named(tmp_path):
-    mnist_train.main(config(tmp_path, epochs=1))
-    (tmp_path / "metrics.jsonl").write_bytes(b"\xff\xfe\n")
-    with pytest.raises(InputError, match=r"metrics.jsonl, line 1 is damaged"):
-        mnist_train.main(config(tmp_path, resume=True))
 
 
 def test_the_meter_adds_up_random_subsets_by_name():
@@ -580,21 +378,10 @@ def test_steps_that_differ_from_batch_to_batch_are_not_captured():
     assert not capturable(MvaeElbo(model), partly), "its statistics would count what is absent"
 
 
-def test_a_default_that_is_not_set_is_named_as_an_option(tmp_path):
-    iwae = {"model": "bivcca", "obj": "iwae", "K": 2, "epochs": 1, "limit": 20}
-    mnist_train.main(config(tmp_path, **iwae))
-    with pytest.raises(InputError, match="no --looser, not --no-looser: --resume needs the same, or another save_dir"):
-        mnist_train.main(config(tmp_path, **iwae, looser=False, resume=True))
-
-
-def test_choices_are_checked_in_python_too(tmp_path):
-    for changes, message in (
-        ({"precision": "fp16"}, "the config has --precision fp16, Invalid enum value 'fp16': give another value"),
-        ({"lr": None}, "the config has no --lr, Expected `float`, got `null`: give another value"),
-        ({"track": ("board",)}, "the config has --track board, Invalid enum value 'board'"),
-    ):
-        with pytest.raises(InputError, match=message):
-            mnist_train.main(config(tmp_path, **changes))
+@pytest.mark.parametrize(("name", "value"), [("precision", "fp16"), ("lr", None), ("track", ("board",))])
+def test_choices_are_checked_in_python_too(tmp_path, name, value):
+    with pytest.raises(InputError, match=f"the config has (no )?--{name}.*: give another value"):
+        mnist_train.main(config(tmp_path, **{name: value}))
 
 
 def test_a_copied_folder_that_trains_the_original_is_refused(tmp_path, monkeypatch):
@@ -604,9 +391,3 @@ def test_a_copied_folder_that_trains_the_original_is_refused(tmp_path, monkeypat
     monkeypatch.setattr(sys.modules["__main__"], "__file__", str(folder / "train.py"), raising=False)
     with pytest.raises(InputError, match="train.py trains mnist, not mydata: write mydata for mnist in the files"):
         mnist_train.main(config(tmp_path))
-
-
-def test_a_load_that_returns_something_else_is_named(tmp_path):
-    experiment = mnist_train.experiment()._replace(load=lambda split, config: {})
-    with pytest.raises(InputError, match="load.* must return Examples, not dict"):
-        run(config(tmp_path), experiment)

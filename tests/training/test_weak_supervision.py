@@ -1,6 +1,5 @@
 """Weak supervision beside mnist's: strings by character, attributes by F1."""
 
-import json
 from types import SimpleNamespace
 
 import pytest
@@ -8,18 +7,12 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-import celeba.weak_supervision
-import multimnist.weak_supervision
 from celeba.weak_supervision import mean_f1
 from common.data import Examples
 from common.encoders_decoders import SplitLinearLayer
 from common.errors import InputError
-from tests.helpers.demo_runs import TINY
-from tests.helpers.scripts import call
 from training import weak_supervision
 from training.weak_supervision import Task, score
-
-ONE = ("--classifier-steps", 3, "--fractions", 0.5, "--seeds", 0, "--jobs", 1)
 
 
 def test_accuracy_and_the_mean_f1_of_attributes():
@@ -48,9 +41,9 @@ def build(config):
     return SimpleNamespace(encoder={"image": image})
 
 
-@pytest.mark.parametrize("steps", [20, 150])
-def test_a_classifier_learns_in_its_steps(monkeypatch, steps):
+def test_a_classifier_learns_in_its_steps(monkeypatch):
     """It learns strings of two characters from the image, with a new gradient at each step."""
+    steps = 150
     torch.manual_seed(0)
     text = torch.randint(3, (40, 2))
     image = torch.cat([text, text.square()], dim=1).float()
@@ -64,23 +57,4 @@ def test_a_classifier_learns_in_its_steps(monkeypatch, steps):
     network = weak_supervision.classifier(config, build, Examples({"image": image, "text": text}), task, steps)
     assert sizes == [(20, 3)] * steps and len(zeroed) == steps and not network.training
     right = (network(image).argmax(dim=2) == text).double().mean()
-    assert right > 0.9 if steps > 100 else right > 0.4
-
-
-@pytest.mark.usefixtures("finely")
-@pytest.mark.slow
-@pytest.mark.parametrize("script", [multimnist.weak_supervision, celeba.weak_supervision])
-def test_strings_and_attributes(tmp_path, script):
-    (result,) = call(script, "--demo", *TINY, *ONE, "--save-dir", tmp_path)
-    assert (result.fraction, result.n_paired) == (0.5, 20)
-    assert 0 <= result.model <= 1 and 0 <= result.classifier <= 1
-    assert json.loads((tmp_path / "weak_supervision.json").read_text())["results"] == [result._asdict()]
-    assert (tmp_path / "weak_supervision.png").stat().st_size > 1000
-    with pytest.raises(InputError, match=r"--fractions 0.001 of 40 images leaves no pair: use a larger fraction"):
-        call(script, "--demo", *TINY, *ONE, "--fractions", 0.001, "--save-dir", tmp_path / "other")
-
-
-@pytest.mark.parametrize("fraction", [0.0, -0.1, 1.5, float("nan")])
-def test_fractions_lie_between_0_and_1(tmp_path, fraction):
-    with pytest.raises(InputError, match=r"^--fractions must lie in \(0, 1\], not "):
-        call(multimnist.weak_supervision, "--demo", *TINY, "--fractions", fraction, "--save-dir", tmp_path)
+    assert right > 0.9
