@@ -91,6 +91,13 @@ def test_bounds_and_gradients_are_those_of_the_list_layout(fusion, objective, mi
     assert results[0][1].abs().sum() > 0
 
 
+def test_the_probability_of_no_element_is_1():
+    vectorised, _ = both()
+    x = example()  # the third example has no element
+    (none,) = importance_estimates(vectorised, {"x": x}, [("x",)], (), 60, tolerance=0.1)
+    assert (none.value[2], none.variance[2]) == (0, 0) and (none.value[:2] < 0).all()
+
+
 def test_the_terms_of_a_set():
     vectorised, _ = both()
     goal = MvaeElbo(vectorised, K=2)

@@ -54,17 +54,6 @@ def test_what_a_mask_leaves_out_may_have_any_value():
         MvaeElbo(MODEL)(Batch({"image": image, "text": TEXT}, ~mask | mask))
 
 
-def test_errors_of_an_encoder_that_takes_the_values_stay_its_own():
-    class Broken(nn.Module):
-        def forward(self, x):
-            raise ValueError("of its own")
-
-    model = build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian"))
-    model.encoder["image"] = Broken()
-    with pytest.raises(ValueError, match="of its own"):
-        model.posterior({"image": IMAGE, "text": TEXT})
-
-
 def test_batches_of_examples_are_looked_at_once(monkeypatch):
     """Training has looked at all examples; a batch costs nothing more."""
     batch = Examples({"image": IMAGE, "text": TEXT}, incomplete=())[:]

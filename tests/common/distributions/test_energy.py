@@ -8,7 +8,6 @@ from torch import nn
 from torch.distributions import Normal
 
 from common.distributions import LocScaleEbm
-from common.distributions.unnormalised import resample
 from common.errors import InputError
 from common.estimators import importance_estimates, joint_and_each, log_marginal
 from common.experts import product_of_experts
@@ -196,25 +195,6 @@ def test_the_gradient_of_choices_is_unbiased():
     error = (errors["score"].square() + errors["enumerated"].square()).sqrt()
     assert (apart < 4 * error + 1e-9).all()
     assert (means["enumerated"].abs() > 4 * errors["enumerated"]).any()
-
-
-def test_what_the_other_samples_predict():
-    """Each log-weight is replaced by the mean of the others; a choice's credit is what is gained over that."""
-    model, weights, scales = energy_model(a=0.5)
-    goal = EnergyIwaeElbo(model, K=3)
-    log_w = torch.tensor([[1.0], [2.0], [4.0]]).double()
-    replaced = torch.tensor([[3.0, 2.0, 4.0], [1.0, 2.5, 4.0], [1.0, 2.0, 1.5]]).double()
-    expected = replaced.exp().mean(dim=1, keepdim=True).log()
-    torch.testing.assert_close(goal._predicted(log_w), expected)
-    goal._predicted = lambda log_w: log_w.exp().mean(dim=0).log() - 1
-    inputs = draw(weights, scales, 5)
-    torch.manual_seed(0)
-    loss, bound = goal.loss(inputs)
-    torch.manual_seed(0)
-    z, _, log_w = model.posterior(inputs).pool((3,))
-    _, index = resample(z, log_w, dim=1)  # (3, 5)
-    log_choice = log_w.log_softmax(dim=1).gather(1, index[:, None])[:, 0].sum(dim=0)
-    torch.testing.assert_close(loss, -(bound.value + log_choice).mean(), msg="a credit of 1")
 
 
 def test_log_likelihoods_take_the_proposal():

@@ -88,8 +88,6 @@ def test_stacked_layers_are_layers_side_by_side():
         expected = nn.functional.linear(x[i], stacked.weight[i], stacked.bias[i, 0])
         torch.testing.assert_close(stacked(x)[i], expected)
         torch.testing.assert_close(stacked(x[0])[i], nn.functional.linear(x[0], stacked.weight[i], stacked.bias[i, 0]))
-    bound = 1 / 3**0.5
-    assert stacked.weight.abs().max() <= bound and stacked.weight.abs().max() > 0.7 * bound, "as nn.Linear starts"
 
 
 OBJECTIVES = {
