@@ -41,17 +41,6 @@ def test_every_subsets_posterior_is_exact(fusion):
     assert model.posterior(inputs, ()).sample().shape == (8, model.latent_dim)
 
 
-def test_encoders_never_see_rows_that_lack_their_modality():
-    model, weights, scales = linear_gaussian(2)
-    seen = {}
-    for name, encoder in model.encoder.items():
-        encoder.register_forward_hook(lambda _, args, __, name=name: seen.update({name: len(args[0])}))
-    inputs = draw(weights, scales, 6)
-    inputs["a"][:4] = torch.nan
-    model.posterior(inputs)
-    assert seen == {"a": 2, "b": 6}
-
-
 def test_bf16_networks_leave_densities_in_float32():
     model = build(SimpleNamespace(n_latents=8, model="mvae", posterior="gaussian"))
     x = torch.rand(4, 1, 28, 28)

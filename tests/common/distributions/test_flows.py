@@ -8,7 +8,7 @@ from torch import nn
 from torch.distributions import Normal
 from zuko.flows import MAF
 
-from common.distributions import JointFlows, flows
+from common.distributions import JointFlows
 from common.distributions.flows import Flows, masked_autoregressive_flow
 from common.distributions.hamiltonian import hamiltonian_chain
 from common.distributions.location_scale import DiagonalGaussian
@@ -203,22 +203,6 @@ def test_chains_reach_products_of_flows_with_correlated_latents():
     q = JointFlowsPosterior(flows, moves=100)((torch.tensor([[True] * 3 + [False]]).expand(n, -1), mu, logvar))
     assert distance(q.sample()) == pytest.approx(1, abs=0.12) and distance(q.mean) < 0.2
     assert distance(super(JointFlows, q).sample()) > 10, "weighted samples of the flows are far from it"
-
-
-def test_a_sample_and_a_point_come_from_one_chain(monkeypatch):
-    chains = []
-
-    def chain(*args, original=hamiltonian_chain):
-        chains.append(original(*args))
-        return chains[-1]
-
-    monkeypatch.setattr(flows, "hamiltonian_chain", chain)
-    q, *_ = posterior([bent(2, seed) for seed in range(3)], [("a", "b"), ("b", "c")], n=4)
-    sample, point = q.sample_and_point()
-    (kept,) = chains
-    assert sample.equal(kept[-1]) and point.equal(kept.mean(dim=0))
-    q, *_ = posterior([bent(2, seed) for seed in range(3)], [("a", "b"), ("b",), ("a", "b", "c")], n=4)
-    assert [x.shape for x in q.sample_and_point()] == [(3, 2)] * 2
 
 
 def test_a_hamiltonian_chain_keeps_a_density_whose_scales_are_misjudged():

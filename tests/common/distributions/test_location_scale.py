@@ -3,7 +3,7 @@ import torch
 from torch.distributions import kl_divergence
 
 from common.distributions import DiagonalGaussian
-from common.distributions.location_scale import LaplaceOrNormal, Spheres, StudentT
+from common.distributions.location_scale import LaplaceOrNormal, StudentT
 from common.priors import StandardGaussianPrior
 
 
@@ -42,19 +42,6 @@ def test_samples_need_no_value_of_a_tensor(monkeypatch):
     zero, one = torch.zeros(2), torch.ones(2)
     for p in (LaplaceOrNormal(zero, one, torch.tensor([True, False])), StudentT(zero, one)):
         assert p.rsample((3,)).shape == (3, 2)
-
-
-def test_joined_vectors_are_independent():
-    factors = DiagonalGaussian(torch.randn(4, 3, 2).double(), torch.randn(4, 3, 2).double())
-    p, z = Spheres(factors), torch.randn(5, 4, 6).double()
-    assert (p.batch_shape, p.event_shape, p.has_rsample) == ((4,), (6,), True)
-    torch.testing.assert_close((p.mean, p.variance), (factors.mean.view(4, 6), factors.variance.view(4, 6)))
-    torch.testing.assert_close(p.log_prob(z), factors.log_prob(z.view(5, 4, 3, 2)).sum(dim=-1))
-    drawn = Spheres(DiagonalGaussian(torch.arange(6.0).view(3, 2), torch.full((3, 2), -60.0))).rsample((7,))
-    torch.testing.assert_close(drawn, torch.arange(6.0).expand(7, 6))
-    one = DiagonalGaussian(factors.mean[:1], factors.logvar[:1])
-    torch.testing.assert_close(Spheres(one).expand((4,)).mean, p.mean[:1].expand(4, 6))
-    torch.testing.assert_close(kl_divergence(p, Spheres(one)), kl_divergence(factors, one).sum(dim=-1))
 
 
 def test_kl_of_laplace_and_normal_beside_each_other():

@@ -211,34 +211,30 @@ def test_parts_are_of_the_size_that_is_decoded_at_once(monkeypatch):
     assert seen == [1, 8, 8, 3, 3, 2], "all examples in batch norm's statistics"
 
 
-@pytest.mark.parametrize("objective", [IwaeElbo, DregIwaeElbo])
-@pytest.mark.parametrize("fusion", ["poe", "moe", "mmvae+"])
-def test_samples_with_negligible_weights_are_decoded_without_gradients(monkeypatch, objective, fusion):
-    """Log-weights differ by hundreds of nats, so that few samples count; the gradient is still that of all."""
-    model, inputs = spread(fusion, absent=True)
-    objective = objective(model, K=6, looser=fusion == "mmvae+")
-    with_gradients = count_decoded(monkeypatch)
-    torch.manual_seed(0)
-    loss, (value, terms) = objective.loss(inputs, beta=0.7)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    expected, of_all = torch.autograd.grad(loss, parameters), sum(with_gradients)
+def test_samples_with_negligible_weights_are_decoded_without_gradients(monkeypatch):
+    """Log-weights differ by hundreds of nats, so that few samples count. (The gradient: test_plain.py.)"""
+    model, inputs = spread()
+    objective, with_gradients = DregIwaeElbo(model, K=6), []
+
+    def decode(self, z, *args, original=MultimodalVAE.decode):
+        if torch.is_grad_enabled():
+            with_gradients.append(z[..., 0].numel())
+        return original(self, z, *args)
+
+    monkeypatch.setattr(MultimodalVAE, "decode", decode)
+    objective.loss(inputs)
+    of_all = sum(with_gradients)
+    with_gradients.clear()
     monkeypatch.setitem(DECODED_AT_ONCE, "cpu", 20)
     monkeypatch.setattr(weighted, "ROWS", 2)
-    for most in (-1, 1):  # the second time samples that do not count are left out
-        monkeypatch.setattr(weighted, "MAX_SHARE", most)
-        with_gradients.clear()
-        torch.manual_seed(0)
-        model.zero_grad()
-        bound = objective.backward(inputs, beta=0.7, n=9)
-        torch.testing.assert_close(bound.value, value.detach())
-        torch.testing.assert_close(bound.terms, {name: term.detach() for name, term in terms.items()})
-        torch.testing.assert_close([p.grad for p in parameters], list(expected))
+    monkeypatch.setattr(weighted, "MAX_SHARE", 1)
+    objective.backward(inputs, beta=1.0, n=9)
     assert 0 < sum(with_gradients) < 0.5 * of_all
 
 
 @pytest.mark.parametrize("layer", [nn.BatchNorm1d(3), nn.Dropout(0.5)], ids=["batch norm", "dropout"])
 def test_decoders_that_give_other_outputs_again_are_not_run_again(monkeypatch, layer):
-    model, inputs = spread("moe", absent=False)
+    model, inputs = spread()
     model.decoder["a"] = nn.Sequential(model.decoder["a"], layer.double())
     objective = DregIwaeElbo(model, K=6)
     names = []
@@ -269,32 +265,11 @@ def test_samples_that_count_are_decoded_in_multiples():
     assert 7 * 3 + 2 in weighted._counting_rows(gradient)
 
 
-def spread(fusion, absent):
+def spread():
     """A model whose log-likelihoods count 3000 times, and nine of its examples."""
-    if fusion == "mmvae+":
-        model, weights, scales = private_linear_gaussian("mmvae+", "laplace", names=("a", "b"))
-    elif fusion == "moe":
-        model, weights, scales = laplace(2)
-    else:
-        model, weights, scales = linear_gaussian(2)
-    inputs = draw(weights, scales, 9)
-    if absent:
-        inputs["a"][[1, 5]] = inputs["b"][:1] = torch.nan
+    model, weights, scales = laplace(2)
     model.weights = dict.fromkeys(model.modalities, 3000.0)
-    return model, inputs
-
-
-def count_decoded(monkeypatch):
-    """A list to which each decoding with gradients adds its number of samples."""
-    with_gradients = []
-
-    def decode(self, z, *args, original=MultimodalVAE.decode):
-        if torch.is_grad_enabled():
-            with_gradients.append(z[..., 0].numel())
-        return original(self, z, *args)
-
-    monkeypatch.setattr(MultimodalVAE, "decode", decode)
-    return with_gradients
+    return model, draw(weights, scales, 9)
 
 
 def test_the_reweighted_elbo_written_out():

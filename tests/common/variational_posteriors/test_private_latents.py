@@ -16,7 +16,6 @@ from tests.helpers.private_latents import LATENT_DIM, N_SHARED, PLACES, PRIVATE,
 
 NAMES = ("a", "b", "c")
 PATTERNS = [("a", "b", "c"), ("b",), ("a", "c"), ("c",), ("a",), ("a", "b")]
-PER_LATENT = ("gaussian", "laplace", "softplus-laplace", "softplus-normal", "student-t")
 
 
 def mixed(matrices, scales):
@@ -24,14 +23,6 @@ def mixed(matrices, scales):
     inputs = draw(matrices, scales, len(PATTERNS))
     mask = mask_of(PATTERNS, NAMES)
     return {name: x.masked_fill(~mask[:, [m]], torch.nan) for m, (name, x) in enumerate(inputs.items())}, inputs
-
-
-def test_a_modality_reads_the_shared_latents_and_its_own():
-    model, *_ = private_linear_gaussian()
-    z = torch.arange(float(LATENT_DIM))[None]
-    parts = {name: modality.part_of(z)[0].tolist() for name, modality in model.modality.items()}
-    assert parts == {"a": [0, 1, 2, 3], "b": [0, 1, 4], "c": [0, 1]}
-    assert [modality.name for modality in model.private] == ["a", "b"]
 
 
 def test_generate_and_reconstruct():
@@ -116,13 +107,6 @@ def test_a_joint_decoder_is_refused():
     encoder = {name: nn.Linear(4, 2) for name in ("a", "b")}
     with pytest.raises(InputError, match="private latents need a decoder for each modality .got one for all of a,b"):
         VAE("poe", encoder, {"a,b": nn.Linear(2, 8)}, GroupedLikelihood(), latent_dim=LATENT_DIM, private=PRIVATE)
-
-
-@pytest.mark.parametrize("family", list(FAMILIES))
-def test_the_families_that_the_refusal_names_are_those_that_exist(family):
-    """And no family says that it has parameters for private latents where those move shared ones."""
-    posterior = FAMILIES[family].posterior((3, 1))
-    assert posterior.per_latent == (family in PER_LATENT)
 
 
 def test_a_set_may_stand_beside_a_modality_with_private_latents():
