@@ -181,17 +181,6 @@ def test_components_are_drawn_by_their_weights(family):
     assert q.has_rsample and q.rsample((2,)).shape == (2, 4000, 4), "a posterior's samples have gradients"
 
 
-@pytest.mark.parametrize("fusion", STRATEGIES)
-def test_absent_modalities(fusion):
-    model, x = circle_model(fusion)
-    x["a"][1], x["b"][2] = torch.nan, torch.nan
-    x["a"][3] = x["b"][3] = torch.nan
-    q, alone = model.posterior(x), model.posterior({"b": x["b"][1:2]})
-    z = q.sample()
-    torch.testing.assert_close(q.log_prob(z)[1:2], alone.log_prob(z[1:2]))
-    torch.testing.assert_close(q.log_prob(z)[3:], model.prior().log_prob(z[3:]).double())
-
-
 def test_divergences_are_by_sphere():
     model, x = circle_model("moe", d=4, n=2)
     found = divergences(model, Examples(x), {name: (name,) for name in x})
