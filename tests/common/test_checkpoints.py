@@ -1,5 +1,4 @@
 import resource
-import threading
 import zipfile
 from dataclasses import asdict, dataclass
 from types import SimpleNamespace
@@ -18,7 +17,6 @@ from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import MVAE
 from common.objectives import StandardElbo
 from mnist.model import build
-from tests.helpers.authors import authors_file
 from training import Trainer
 from training.options import RunConfig
 from training.runs import Run
@@ -47,15 +45,12 @@ def test_truncated_or_changed_files_are_refused_in_one_line(tmp_path, zip_format
     path = tmp_path / "c.pth.tar"
     torch.save(ours(state_dict={"a": torch.zeros(1000)}), path, _use_new_zipfile_serialization=zip_format)
     content = path.read_bytes()
-    for cut in range(0, len(content), len(content) // 40):
-        path.write_bytes(content[:cut])
+    cut = [content[:n] for n in range(0, len(content), len(content) // 10)]
+    for damaged in (*cut, b"hello", b"<html>quota exceeded</html>"):
+        path.write_bytes(damaged)
         with pytest.raises(InputError, match="damaged or not a checkpoint") as error:
             load(path)
         assert "\n" not in str(error.value)
-    for text in (b"", b"hello", b"<html>quota exceeded</html>", b"hello world this is text"):
-        path.write_bytes(text)
-        with pytest.raises(InputError, match="damaged or not a checkpoint"):
-            load(path)
 
 
 class Hostile:
@@ -88,23 +83,14 @@ def test_another_experiments_checkpoint_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (ours(state_dict={"encoder.image.1.0.weight": torch.zeros(2)}), "does not fit the networks of mnist"),
         (ours(config={"n_latents": 5}), "does not fit the networks of mnist"),
         (ours(state_dict={}), "does not fit the networks of mnist: it lacks decoder.image"),
-        (ours(state_dict={"x": torch.zeros(2).to_sparse()}), "is damaged, it holds odd tensors"),
         (ours(state_dict={"x": torch.zeros(1).expand(9)}), "is damaged, it holds odd tensors"),
         ({"state_dict": {"conv1.weight": torch.zeros(2)}}, "not a checkpoint of this repository"),
-        ({"weights": 3}, "not a checkpoint of this repository"),
         ([1, 2], "Expected `object`, got `array`"),
         (torch.zeros(3), "'Tensor' object has no attribute 'keys'"),
         ({"experiment": "mnist"}, "missing required field `config`"),
-        (ours(config=[1]), r"Expected `object`, got `array` - at `\$.config`"),
-        (ours(experiment=["mnist"]), r"Expected `str`, got `array` - at `\$.experiment`"),
-        (ours(config={}), "does not fit"),
-        (ours(config={"n_latents": "a"}), r"Expected `int`, got `str` - at `\$.n_latents`"),
-        (ours(config={"n_latents": -1}), r"Expected `int` >= 1 - at `\$.n_latents`"),
         (ours(config={"n_latents": 10**12}), r"Expected `int` <= 1000000"),
-        (ours(state_dict=[1]), r"Expected `object`, got `array` - at `\$.state_dict`"),
         (ours(state_dict={"encoder.image.1.0.weight": 3}), "expected Tensor, got int - at `.*state_dict"),
     ],
 )
@@ -112,28 +98,6 @@ def test_files_that_are_no_checkpoint_of_a_model(tmp_path, content, message):
     torch.save(content, tmp_path / "model_best.pth.tar")
     with pytest.raises(InputError, match=message):
         load_model(tmp_path)
-
-
-def test_weights_that_are_not_finite_are_refused(tmp_path):
-    checkpoint = ours()
-    checkpoint["state_dict"]["decoder.text.1.bias"][3] = torch.nan
-    save_tensors(tmp_path / "model_best.pth.tar", checkpoint)
-    with pytest.raises(InputError, match=r"not finite, in decoder.text.1.bias"):
-        load_model(tmp_path)
-
-
-def test_a_missing_file_says_what_to_give(tmp_path):
-    with pytest.raises(InputError, match="model_best.pth.tar is missing: give a checkpoint"):
-        load_model(tmp_path)
-
-
-def test_the_authors_file_with_other_latents(tmp_path):
-    path = authors_file(tmp_path / "model_best.pth.tar")
-    checkpoint = torch.load(path)
-    checkpoint["n_latents"] = 32
-    torch.save(checkpoint, path)
-    with pytest.raises(InputError, match="does not fit"):
-        load_model(path)
 
 
 @dataclass
@@ -227,12 +191,13 @@ def test_a_run_outside_the_repository_starts_from_another(tmp_path):
         start_from(tmp_path / "first", model, "mnist", asdict(PairsConfig()))
 
 
-def test_a_model_does_not_start_from_weights_that_are_not_finite_or_mean_something_else(tmp_path):
+def test_weights_that_are_not_finite_or_mean_something_else_are_refused(tmp_path):
     broken, model = ours(), build(SimpleNamespace(n_latents=3, model="mvae", posterior="gaussian"))
     broken["state_dict"]["decoder.text.1.bias"][3] = torch.inf
     save_tensors(tmp_path / BEST, broken)
-    with pytest.raises(InputError, match=r"not finite, in decoder.text.1.bias"):
-        start_from(tmp_path, model, "mnist", broken["config"])
+    for use in (lambda: load_model(tmp_path), lambda: start_from(tmp_path, model, "mnist", broken["config"])):
+        with pytest.raises(InputError, match=r"not finite, in decoder.text.1.bias"):
+            use()
     with pytest.raises(InputError, match="gaussian, not --posterior laplace: .* leave out --posterior"):
         start_from(tmp_path, model, "mnist", broken["config"] | {"posterior": "laplace"})
 
@@ -250,19 +215,6 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert load(path) == {"epoch": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pth.tar"]
-
-
-def test_readers_never_see_half_a_checkpoint(tmp_path):
-    path, seen = tmp_path / "c.pth.tar", []
-    save_tensors(path, {"epoch": 0, "x": torch.zeros(300_000)})
-    writer = threading.Thread(
-        target=lambda: [save_tensors(path, {"epoch": i, "x": torch.zeros(300_000)}) for i in range(20)]
-    )
-    writer.start()
-    while writer.is_alive():
-        seen.append(load(path)["epoch"])
-    writer.join()
-    assert seen == sorted(seen) and len(seen) > 1
 
 
 def test_the_elbo_of_the_mmvae_authors_draws_one_sample():

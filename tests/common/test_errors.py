@@ -1,6 +1,6 @@
 import pytest
 
-from common.errors import InputError, brief, require
+from common.errors import brief
 
 
 @pytest.mark.parametrize("n", [1, 200])
@@ -10,9 +10,3 @@ def test_a_short_message_is_shown_whole(n):
 
 def test_a_long_message_is_cut_and_of_one_line():
     assert brief("ab \n" * 200) == "ab " * 66 + "ab..."
-
-
-def test_what_is_required_and_fails_is_said():
-    require(True, "no")
-    with pytest.raises(InputError, match="no"):
-        require(False, "no")

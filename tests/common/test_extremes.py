@@ -176,7 +176,7 @@ def test_experts_of_any_width_in_products(fusion):
     assert_finite(objective_of(model_of(fusion, "gaussian", params), obj), Batch(dict.fromkeys(NAMES, ROWS)))
 
 
-@pytest.mark.parametrize(("family", "prior"), [*((family, 0.0) for family in FAMILIES), ("laplace", 30.0)])
+@pytest.mark.parametrize(("family", "prior"), [("gaussian", 0.0), ("ebm", 0.0), ("laplace", 30.0)])
 def test_beyond_the_range_training_stops(tmp_path, family, prior):
     """Where the prior's scales are far apart the bound is finite, and its gradient overflows."""
     location, *scale = (torch.full((B, D), 1e9 if prior else LARGEST) for _ in range(FAMILIES[family].n_params))
@@ -214,7 +214,7 @@ def test_outputs_in_range_give_finite_likelihoods_and_gradients(name, data):
     assert all(x.isfinite().all() for x in (log_p, output.grad, likelihood.point(p)))
 
 
-@pytest.mark.parametrize("name", [name for name in LIKELIHOODS if name not in ("class", "binary")])
+@pytest.mark.parametrize("name", ["bernoulli", "normal", "string"])
 def test_likelihoods_that_overflow_are_no_finite_numbers(name):
     likelihood, _, shape, values = LIKELIHOODS[name]
     output = torch.full(shape, LARGEST)

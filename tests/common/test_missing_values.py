@@ -194,14 +194,8 @@ def test_examples_know_what_they_lack(capsys):
     rows = torch.tensor([[0, 2], [3, 4], [3, 0]])
     paired = modelled(None, Examples({"image": image, "text": text.abs()}, {"image": rows, "text": rows}), model)
     assert paired.mask[..., 0].tolist() == [[True, False], [True, True], [True, True]] and paired.mask[..., 1].all()
-    assert paired.incomplete == ("image",)
-
     bytes_of = modelled(None, Examples({"image": (image.nan_to_num() * 255).byte(), "text": text.abs()}), model)
     assert bytes_of.incomplete == () and bytes_of.mask is None
-    darker = modelled(
-        None, Examples({"image": image, "text": text}, derived={"image": ("image", lambda x: x / 2)}), model
-    )
-    assert darker.incomplete == ("image",) and darker[:].modalities["image"].isfinite()[[0, 1, 3, 4]].all()
     with pytest.raises(InputError, match="no example has image: NaN, -1, and False in a mask, are for what is"):
         check_present(modelled(None, Examples({"image": image * torch.nan, "text": text}), model), model)
 
@@ -266,13 +260,3 @@ def test_a_derived_modality_lacks_what_its_function_makes():
     assert found.mask.equal(seen.mask) and not found.mask[:, 1].equal(found.mask[:, 0])
     there = found.mask[:, 1]
     assert found.observed["b"][there].equal(seen.observed["b"][there])
-
-
-def test_a_captured_step_does_not_look_for_what_is_missing():
-    model = build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian")).to("meta")
-    image, mask = torch.rand(5, 1, 28, 28, device="meta"), torch.ones(5, 2, dtype=torch.bool, device="meta")
-    values = {"image": image, "text": torch.zeros(5, dtype=torch.int64, device="meta")}
-    for incomplete in ((), ("image",)):
-        batch = Examples(values, mask=mask, incomplete=incomplete)[:]
-        batch.every_row = True
-        MvaeElbo(model).backward(batch, 1.0, 5)

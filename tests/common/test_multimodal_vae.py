@@ -41,17 +41,6 @@ def test_every_subsets_posterior_is_exact(fusion):
     assert model.posterior(inputs, ()).sample().shape == (8, model.latent_dim)
 
 
-def test_encoders_never_see_rows_that_lack_their_modality():
-    model, weights, scales = linear_gaussian(2)
-    seen = {}
-    for name, encoder in model.encoder.items():
-        encoder.register_forward_hook(lambda _, args, __, name=name: seen.update({name: len(args[0])}))
-    inputs = draw(weights, scales, 6)
-    inputs["a"][:4] = torch.nan
-    model.posterior(inputs)
-    assert seen == {"a": 2, "b": 6}
-
-
 def test_bf16_networks_leave_densities_in_float32():
     model = build(SimpleNamespace(n_latents=8, model="mvae", posterior="gaussian"))
     x = torch.rand(4, 1, 28, 28)
@@ -91,32 +80,15 @@ def test_a_negative_integer_is_absent():
     assert not q.mean[:1].allclose(model.posterior({"image": x[:1]}).mean)
 
 
-def test_batch_norm_encoders_run_on_present_rows_only():
-    model, weights, scales = linear_gaussian(2)
-    model.encoder["a"] = nn.Sequential(nn.BatchNorm1d(3, momentum=1.0).double(), model.encoder["a"])
-    inputs = draw(weights, scales, 20)
-    mean = inputs["a"][:10].mean(dim=0)
-    inputs["a"][10:] = torch.nan
-    model.train().posterior(inputs)
-    torch.testing.assert_close(model.encoder["a"][0].running_mean, mean)
-
-
 def test_a_single_row_has_the_running_statistics_of_batch_norm():
     model, weights, scales = linear_gaussian(2)
     norm = nn.BatchNorm1d(3).double()
     norm.running_mean += torch.tensor([1.0, 2.0, 3.0])
     model.encoder["a"] = nn.Sequential(norm, model.encoder["a"])
-    inputs = {"a": draw(weights, scales, 3)["a"]}
-    one = {"a": inputs["a"][:1]}
-    model.eval()
-    known, others = model.posterior(one).mean, model.posterior(inputs).mean[:1]
-    torch.testing.assert_close(known, others)
-    model.train()
-    torch.testing.assert_close(model.posterior(one).mean, known)
+    one = {"a": draw(weights, scales, 1)["a"]}
+    known = model.eval().posterior(one).mean
+    torch.testing.assert_close(model.train().posterior(one).mean, known)
     assert norm.training and norm.num_batches_tracked == 0, "it trains on"
-    two = {"a": inputs["a"][:2]}
-    assert not model.posterior(two).mean[:1].allclose(known)
-    assert norm.num_batches_tracked == 1
 
 
 @pytest.mark.parametrize("prior", ["learned", "clustered"])
@@ -141,10 +113,6 @@ def test_unusable_inputs_are_named():
     model, weights, scales = linear_gaussian(2)
     inputs = draw(weights, scales, 3)
     refused = [
-        (lambda: model.posterior({"sound": torch.zeros(2, 3)}), "unknown modality sound: the model has a, b"),
-        (lambda: model.posterior({}), "no modality given"),
-        (lambda: model.posterior(inputs | {"a": torch.zeros(2, 3)}), "need the same number of examples"),
-        (lambda: model.posterior({"a": torch.zeros(0, 3)}), "the batch is empty"),
         (lambda: model.posterior(inputs, given="a"), r"name modalities in a tuple: \('a',\), not 'a'"),
         (lambda: model.posterior({"a": inputs["a"]}, given=("b",)), "lack the modality b"),
         (lambda: model.reconstruct(inputs, given=()), "no modality is given: name at least one of a, b"),

@@ -1,4 +1,3 @@
-import json
 from typing import Any
 
 import msgspec
@@ -31,10 +30,7 @@ def test_json_of_the_type_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        ('{"epoch": "x", "train": {}}', r"Expected `int`, got `str` - at `\$.epoch`"),
         ('{"epoch": 1, "train": {"bound": null}}', r"Expected `float`, got `null` - at `\$.train\[...\]`"),
-        ('{"epoch": 1}', "missing required field `train`"),
-        ("[]", "Expected `object`, got `array`"),
         ('{"epoch": 1, "train": {"bound": NaN}}', "malformed"),
         ('{"epoch": 1, "train": {}, "other": ' + "[" * 100_000, "recursion"),
         ("", "truncated"),
@@ -44,12 +40,6 @@ def test_other_json_names_file_and_field(content, fault, tmp_path):
     (tmp_path / "x.json").write_text(content)
     with pytest.raises(InputError, match=rf"x.json is damaged, .*{fault}.*: {REMEDY}$"):
         read_json(tmp_path / "x.json", Epoch, REMEDY)
-
-
-def test_a_file_beyond_the_limit_is_not_read(tmp_path):
-    (tmp_path / "x").write_text(json.dumps({"epoch": 1, "train": {}}) + " " * 2**20)
-    with pytest.raises(InputError, match="too much for its kind"):
-        read_json(tmp_path / "x", Epoch, REMEDY)
 
 
 def test_lines_are_read_without_a_last_one_that_was_cut_off(tmp_path):

@@ -26,6 +26,7 @@ def test_elements_of_a_set_have_terms_unless_they_are_many(n, n_terms):
     )
     assert len(mvae_subsets(columns)) == 1 + n_terms + 1
     assert mvae_subsets(columns_of({"a": None})).tolist() == [[True]], "one modality has one term"
+    assert len(mvae_subsets(columns_of({"set": 784}))) == 1, "a set as a whole is no term beside that of all"
 
 
 def test_size_is_uniform_then_the_subset():

@@ -11,10 +11,6 @@ def model_of(name, n_latents=4):
     return build(SimpleNamespace(n_latents=n_latents, model=name, posterior="gaussian")).double()
 
 
-def inputs_of(model, n=5):
-    return {name: x for name, x in mnist_inputs(n).items() if name in model.modalities}
-
-
 def experts_by_hand(model, inputs):
     """Mean and variance of each encoder's own output, {name: ...}."""
     outputs = {name: model.encoder[name](x) for name, x in inputs.items()}

@@ -16,7 +16,6 @@ from common.execution import processes, random_states
 from common.io import save_tensors
 from common.objectives import MvaeElbo
 from cub.cca import cca
-from fashionmnist.model import build as garments
 from mnist.model import build
 from mnist_svhn import classifier as classifiers
 from mnist_svhn import train as pairs
@@ -75,19 +74,6 @@ def of_newer_models():
         step(examples, torch.arange(6)[processes.local_rows()], 6, 0.5)
         found[name] = [x.grad for x in objective.parameters()]
     return found
-
-
-def weights():
-    """Those of convolutions, which lie channels last, after two steps of the optimiser that train.py has."""
-    DiagonalGaussian.rsample = lambda self, shape=(): self.mean.expand(*shape, *self.mean.shape)
-    torch.manual_seed(0)
-    objective = MvaeElbo(garments(SimpleNamespace(**OPTIONS)))
-    examples = Examples({"image": torch.rand(4, 1, 28, 28), "text": torch.randint(10, (4,))})
-    # with a large eps steps are as smooth as gradients
-    step = Step(objective, torch.optim.Adam(objective.parameters(), lr=1.0, eps=100.0, fused=True))
-    for _ in range(2):
-        step(examples, torch.arange(4)[processes.local_rows()], 4, 0.5)
-    return [x.detach().clone() for x in objective.parameters() if x.dim() == 4]
 
 
 def anew():
@@ -174,7 +160,6 @@ if __name__ == "__main__":
         # the last ones, since no model draws after them
         "gradients": processes.gather(summed_gradients()),
         "newer": processes.gather(of_newer_models()),
-        "weights": weights(),
     }
     if processes.rank() == 0:
         torch.save(found, out / "found.pt")

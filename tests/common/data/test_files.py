@@ -65,16 +65,10 @@ def test_download_takes_the_next_mirror(tmp_path, server):
     assert (tmp_path / "f").read_bytes() == CONTENT
 
 
-def test_a_complete_part_needs_its_checksum_only(tmp_path, server):
+@pytest.mark.parametrize("part", [CONTENT, b"something else"], ids=["complete", "damaged"])
+def test_a_part_that_is_complete_or_damaged_is_no_hindrance(part, tmp_path, server):
     server.content["/f"] = CONTENT
-    (tmp_path / "f.part").write_bytes(CONTENT)
-    download([f"{server.url}/f"], tmp_path / "f", MD5)
-    assert (tmp_path / "f").read_bytes() == CONTENT
-
-
-def test_a_damaged_part_is_fetched_anew(tmp_path, server):
-    server.content["/f"] = CONTENT
-    (tmp_path / "f.part").write_bytes(b"something else")
+    (tmp_path / "f.part").write_bytes(part)
     download([f"{server.url}/f"], tmp_path / "f", MD5)
     assert (tmp_path / "f").read_bytes() == CONTENT
 

@@ -46,12 +46,11 @@ class Hostile(NamedTuple):
 
 
 @cache
-def zeros(wbits):
-    """Three GiB of zeros, compressed with or without zlib's header: the same block again and again."""
+def zeros():
+    """Three GiB of zeros, compressed without zlib's header: the same block again and again."""
     packer = zlib.compressobj(wbits=-15)
     block = packer.compress(bytes(BLOCK)) + packer.flush(zlib.Z_FULL_FLUSH)
-    header = b"\x78\x9c" if wbits > 0 else b""
-    return header + block * BLOCKS + b"\x03\x00"  # at last an empty block
+    return block * BLOCKS + b"\x03\x00"  # at last an empty block
 
 
 def written(content):
@@ -67,11 +66,6 @@ def archive(name, packed, size):
     directory = b"PK\x01\x02" + struct.pack("<H", 20) + common + struct.pack("<HHHII", 0, 0, 0, 0, 0) + name
     end = b"PK\x05\x06" + struct.pack("<HHHHIIH", 0, 0, 1, 1, len(directory), len(entry), 0)
     return entry + directory + end
-
-
-def sized_png(width, height):
-    """A PNG whose header promises a size."""
-    return png(b"\0", width, height)
 
 
 def claiming_npy():
@@ -125,7 +119,6 @@ def idx_header(n):
 
 
 PAGE = b"images_evaluation/a/b/0001_01.png"
-NO_FILE = {"pipe": os.mkfifo, "endless": lambda path: path.symlink_to("/dev/zero")}
 HOSTILE = {
     "idx.gz of 3 GiB": Hostile(
         written(lambda: gzip.compress(idx_header(60_000)) + gzip.compress(bytes(BLOCK), 1) * BLOCKS),
@@ -133,21 +126,13 @@ HOSTILE = {
         "x.gz",
         "cannot reshape",
     ),
-    "idx.gz of 10^9 items": Hostile(
-        written(lambda: gzip.compress(idx_header(10**9))), read_images, "x.gz", "10+ items"
-    ),
     "idx of 10^9 items": Hostile(written(lambda: idx_header(10**9)), read_images, "x", "10+ items"),
-    "npy of 10^12 rows": Hostile(
-        written(claiming_npy),
-        mapped_rows,
-        "x.npy",
-        "is damaged or not an array .*: write",
-    ),
+    "npy of 10^12 rows": Hostile(written(claiming_npy), mapped_rows, "x.npy", "is damaged or not an array .*: write"),
     "npz of 3 GiB": Hostile(
-        written(lambda: archive(b"about.npy", zeros(-15), BLOCK * BLOCKS)), read_cache, "x.npz", "unpacks to 3221225472"
+        written(lambda: archive(b"about.npy", zeros(), BLOCK * BLOCKS)), read_cache, "x.npz", "unpacks to 3221225472"
     ),
     "npz that promises less": Hostile(
-        written(lambda: archive(b"about.npy", zeros(-15), 1000)), read_cache, "x.npz", "is damaged or not"
+        written(lambda: archive(b"about.npy", zeros(), 1000)), read_cache, "x.npz", "is damaged or not"
     ),
     "npz with a text of 2^29 letters": Hostile(
         written(lambda: npz(about=npy(np.array("x")).replace(b"<U1'", b"<U536870912'").replace(b" " * 9, b"", 1))),
@@ -156,41 +141,34 @@ HOSTILE = {
         "is damaged or not an archive of arrays",
     ),
     "zip of a page of 3 GiB": Hostile(
-        written(lambda: archive(PAGE, zeros(-15), BLOCK * BLOCKS)), read_pages, PAGES, "unpacks to 3221225472"
+        written(lambda: archive(PAGE, zeros(), BLOCK * BLOCKS)), read_pages, PAGES, "unpacks to 3221225472"
     ),
     "zip to unpack": Hostile(
-        written(lambda: archive(b"cub/a.txt", zeros(-15), BLOCK * BLOCKS)),
+        written(lambda: archive(b"cub/a.txt", zeros(), BLOCK * BLOCKS)),
         lambda path: unpack(path, "cub"),
         "cub.zip",
         "unpacks to 3221225472",
     ),
     "png of 200,000 x 1": Hostile(
-        written(lambda: sized_png(200_000, 1)), read_picture, IMAGE, "200,000 x 1 pixels; sides may differ 100-fold"
+        written(lambda: png(b"\0", 200_000, 1)), read_picture, IMAGE, "200,000 x 1 pixels; sides may differ 100-fold"
     ),
     "png of 6,000 x 6,000, as a character": Hostile(
-        written(lambda: sized_png(6000, 6000)), vhe.data.decode, IMAGE, "6000 x 6000 pixels, more than 4096 a side"
+        written(lambda: png(b"\0", 6000, 6000)), vhe.data.decode, IMAGE, "6000 x 6000 pixels, more than 4096 a side"
     ),
     "text of 1 TiB": Hostile(faces_with(sparse), read_faces, "list_eval_partition.txt", "more than 64 MiB"),
     **{
-        f"{name} as {kind}": Hostile(write, read, file, "is not a regular file|is missing")
-        for name, write in NO_FILE.items()
-        for kind, read, file in (
-            ("idx", read_images, "x"),
-            ("npy", mapped_rows, "x.npy"),
-            ("npz", read_cache, "x.npz"),
-            ("zip", read_pages, PAGES),
-            ("mat", read_mat, FILES["test"]),
-            ("picture", read_picture, IMAGE),
+        f"a pipe as {file}": Hostile(os.mkfifo, read, file, "is not a regular file|is missing")
+        for read, file in (
+            (read_images, "x"),
+            (mapped_rows, "x.npy"),
+            (read_cache, "x.npz"),
+            (read_pages, PAGES),
+            (read_mat, FILES["test"]),
+            (read_picture, IMAGE),
         )
     },
-    **{
-        f"{name} as text": Hostile(faces_with(write), read_faces, "list_eval_partition.txt", "is missing")
-        for name, write in NO_FILE.items()
-    },
-    # the largest that are read
-    "png of 8,000 x 8,000": Hostile(written(lambda: png(bytes(8000 * 1001), 8000, 8000)), read_picture, IMAGE, None),
-    "png of 4,096 x 4,096, as a character": Hostile(
-        written(lambda: png((b"\0" + b"\xf0" * 512) * 4096, 4096, 4096)), vhe.data.decode, IMAGE, None
+    "the largest png that is read": Hostile(
+        written(lambda: png(bytes(8000 * 1001), 8000, 8000)), read_picture, IMAGE, None
     ),
 }
 

@@ -1,13 +1,9 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
 
 from common.data import Examples, draw_paired, hold_out, unpair
 from common.data.splits import only_complete
 from common.errors import InputError
-from common.objectives import MvaeElbo, StandardElbo
-from mnist.model import build
 
 
 def test_the_last_examples_are_held_out():
@@ -93,25 +89,6 @@ def test_unpaired_rows_of_a_part_of_the_data():
     assert batch.modalities["a"].equal(7.0 + batch.modalities["b"])
     taken = part.take(slice(2)).only(("b",))
     assert len(taken) == 2 and taken[:].modalities["b"].tolist() == [0, 1]
-
-
-def test_a_weakly_supervised_objective_is_the_one_that_was_named():
-    """The weights of its terms, told by KLs of examples that are all the same."""
-    torch.manual_seed(0)
-    model = build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian")).double()
-    image, text = torch.rand(1, 1, 28, 28, dtype=torch.float64), torch.tensor([3])
-    examples = Examples({"image": image.expand(10, -1, -1, -1), "text": text.expand(10)})
-    for objective in (StandardElbo(model), MvaeElbo(model)):
-        batch = unpair(examples, 0.5, seed=0, unimodal=objective.unimodal)[torch.arange(10)]
-        weak, whole = objective.bound(batch).terms, objective.bound(examples[:]).terms
-        share = {name: (weak[name].sum() / whole[name].sum()).item() for name in whole if name.endswith("/kl")}
-        if objective.unimodal:
-            expected = {"joint/kl": 1, "image/kl": 1, "text/kl": 1}
-        else:  # the unpaired half contributes its unimodal ELBOs as the joint ones of what it has
-            alone = MvaeElbo(model).bound(examples[:]).terms
-            unpaired = (alone["image/kl"].sum() + alone["text/kl"].sum()) / 2
-            expected = {"joint/kl": 1 + (unpaired / whole["joint/kl"].sum()).item()}
-        assert share == pytest.approx(expected)
 
 
 def test_without_pairs_all_are_alone():

@@ -8,7 +8,6 @@ from torch import nn
 from torch.distributions import Normal
 
 from common.distributions import LocScaleEbm
-from common.distributions.unnormalised import resample
 from common.errors import InputError
 from common.estimators import importance_estimates, joint_and_each, log_marginal
 from common.experts import product_of_experts
@@ -114,17 +113,6 @@ def test_the_proposal_is_an_even_mixture_of_the_present_experts_their_product_an
     torch.testing.assert_close(posterior(1.0, mu, logvar, mask).proposal.log_prob(z), expected)
 
 
-def test_kl_is_that_of_the_gaussian():
-    mu, logvar = experts()
-    a = 2.0
-    mean, log_variance = product_of_experts(mu, logvar - math.log(1 + a))
-    exact = 0.5 * (log_variance.exp() + mean.square() - 1 - log_variance).sum(dim=-1)
-    torch.manual_seed(0)
-    z, share, kl = posterior(a, mu, logvar).elbo_samples(StandardGaussianPrior(2)())
-    torch.testing.assert_close(kl, exact, rtol=0, atol=0.06)
-    torch.testing.assert_close((share[..., None] * z).sum(dim=0), mean, rtol=0, atol=0.06)
-
-
 def test_narrow_experts_in_float32():
     """The KL of the exact product, to the noise of a pool, where densities are sums of huge exponents."""
     torch.manual_seed(0)
@@ -134,16 +122,6 @@ def test_narrow_experts_in_float32():
     mean, log_variance = product_of_experts(mu, logvar)
     exact = 0.5 * (log_variance.exp() + mean.square() - 1 - log_variance).sum(dim=-1)
     assert (kl - exact).abs().mean() < 1
-
-
-@pytest.mark.parametrize("logvar", [-90.0, 90.0])
-def test_extreme_experts_have_finite_values_and_gradients(logvar):
-    torch.manual_seed(0)
-    params = [torch.randn(2, 3, 4).requires_grad_(), torch.full((2, 3, 4), logvar).requires_grad_()]
-    q = LocScaleEbmPosterior(NoEnergy(), 5)(LocScaleEbmStrategy()(tuple(params)))
-    _, _, kl = q.elbo_samples(StandardGaussianPrior(4)())
-    kl.sum().backward()
-    assert kl.isfinite().all() and all(p.grad.isfinite().all() for p in params)
 
 
 class NoEnergy(nn.Module):
@@ -166,19 +144,13 @@ def energy_model(a=0.0, n=8, n_modalities=2):
     return model.double(), weights, scales
 
 
-@pytest.mark.parametrize("n", [1, 200])
-@pytest.mark.parametrize("bound", [StandardElbo, lambda model: EnergyIwaeElbo(model, K=5)])
-def test_bounds_lie_below_log_p_and_meet_it_where_q_is_exact(bound, n):
+def test_the_bound_of_several_samples_meets_log_p_where_q_is_exact():
     torch.manual_seed(0)
-    model, weights, scales = energy_model(n=n)
+    model, weights, scales = energy_model(n=200)
     inputs = draw(weights, scales, 3)
+    value = EnergyIwaeElbo(model, K=5).bound({name: x.repeat(20, 1) for name, x in inputs.items()}).value
     log_p = exact_log_p(weights, scales, inputs, ("a", "b"))
-    repeated = {name: x.repeat(4000 // n, 1) for name, x in inputs.items()}
-    values = bound(model).bound(repeated).value.view(-1, 3)
-    error = 4 * values.std(dim=0) / math.sqrt(len(values))
-    assert (values.mean(dim=0) < log_p + error).all()
-    if n == 200:
-        torch.testing.assert_close(values.mean(dim=0), log_p, rtol=0, atol=0.06)
+    torch.testing.assert_close(value.view(-1, 3).mean(dim=0), log_p, rtol=0, atol=0.06)
 
 
 def test_the_elbo_is_the_gaussian_one_where_the_energy_is_quadratic():
@@ -225,25 +197,6 @@ def test_the_gradient_of_choices_is_unbiased():
     assert (means["enumerated"].abs() > 4 * errors["enumerated"]).any()
 
 
-def test_what_the_other_samples_predict():
-    """Each log-weight is replaced by the mean of the others; a choice's credit is what is gained over that."""
-    model, weights, scales = energy_model(a=0.5)
-    goal = EnergyIwaeElbo(model, K=3)
-    log_w = torch.tensor([[1.0], [2.0], [4.0]]).double()
-    replaced = torch.tensor([[3.0, 2.0, 4.0], [1.0, 2.5, 4.0], [1.0, 2.0, 1.5]]).double()
-    expected = replaced.exp().mean(dim=1, keepdim=True).log()
-    torch.testing.assert_close(goal._predicted(log_w), expected)
-    goal._predicted = lambda log_w: log_w.exp().mean(dim=0).log() - 1
-    inputs = draw(weights, scales, 5)
-    torch.manual_seed(0)
-    loss, bound = goal.loss(inputs)
-    torch.manual_seed(0)
-    z, _, log_w = model.posterior(inputs).pool((3,))
-    _, index = resample(z, log_w, dim=1)  # (3, 5)
-    log_choice = log_w.log_softmax(dim=1).gather(1, index[:, None])[:, 0].sum(dim=0)
-    torch.testing.assert_close(loss, -(bound.value + log_choice).mean(), msg="a credit of 1")
-
-
 def test_log_likelihoods_take_the_proposal():
     torch.manual_seed(0)
     model, weights, scales = energy_model(a=5.0)
@@ -274,15 +227,6 @@ def test_subsets_and_missing_modalities():
     assert iwae[0] == 0 and abs(iwae[1] - known[1]) < 0.06
 
 
-def test_the_energy_learns_what_makes_the_posterior_exact():
-    torch.manual_seed(0)
-    model, weights, scales = energy_model(a=1.0)
-    inputs, energy = draw(weights, scales, 50), model.variational_posterior.energy
-    optimizer, before = torch.optim.Adam(model.parameters(), lr=0.02), energy.a.item()
-    for _ in range(150):
-        optimizer.zero_grad()
-        StandardElbo(model)(inputs).backward()
-        optimizer.step()
-    assert energy.a.item() < before - 0.3, "towards an energy of none"
+def test_a_pool_needs_a_sample():
     with pytest.raises(InputError, match="at least 1 sample from each expert"):
         LocScaleEbmPosterior(Quadratic(0), 0)

@@ -1,9 +1,9 @@
 import pytest
 import torch
-from torch.distributions import Independent, Normal, kl_divergence
+from torch.distributions import kl_divergence
 
 from common.distributions import DiagonalGaussian
-from common.distributions.location_scale import Concatenated, LaplaceOrNormal, Spheres, StudentT
+from common.distributions.location_scale import LaplaceOrNormal, StudentT
 from common.priors import StandardGaussianPrior
 
 
@@ -17,13 +17,6 @@ def test_kl_and_its_gradient_are_exact_where_float32_variances_are_not():
         assert kl.item() == pytest.approx(exact.item(), rel=1e-6)
         assert mu.grad.item() == pytest.approx(0.3)
         assert logvar.grad.item() == pytest.approx(0.5 * (logvar.detach().double().exp().item() - 1))
-
-
-def test_kl_of_diagonal_gaussians_against_torchs():
-    mu, logvar = torch.randn(2, 3, 4, dtype=torch.float64), torch.randn(2, 3, 4, dtype=torch.float64)
-    q, p = (DiagonalGaussian(m, v) for m, v in zip(mu, logvar, strict=True))
-    expected = [Independent(Normal(m, (0.5 * v).exp()), 1) for m, v in zip(mu, logvar, strict=True)]
-    torch.testing.assert_close(kl_divergence(q, p), kl_divergence(*expected))
 
 
 def test_samples_of_laplace_and_normal_beside_each_other():
@@ -49,19 +42,6 @@ def test_samples_need_no_value_of_a_tensor(monkeypatch):
     zero, one = torch.zeros(2), torch.ones(2)
     for p in (LaplaceOrNormal(zero, one, torch.tensor([True, False])), StudentT(zero, one)):
         assert p.rsample((3,)).shape == (3, 2)
-
-
-def test_joined_vectors_are_independent():
-    factors = DiagonalGaussian(torch.randn(4, 3, 2).double(), torch.randn(4, 3, 2).double())
-    p, z = Spheres(factors), torch.randn(5, 4, 6).double()
-    assert (p.batch_shape, p.event_shape, p.has_rsample) == ((4,), (6,), True)
-    torch.testing.assert_close((p.mean, p.variance), (factors.mean.view(4, 6), factors.variance.view(4, 6)))
-    torch.testing.assert_close(p.log_prob(z), factors.log_prob(z.view(5, 4, 3, 2)).sum(dim=-1))
-    drawn = Spheres(DiagonalGaussian(torch.arange(6.0).view(3, 2), torch.full((3, 2), -60.0))).rsample((7,))
-    torch.testing.assert_close(drawn, torch.arange(6.0).expand(7, 6))
-    one = DiagonalGaussian(factors.mean[:1], factors.logvar[:1])
-    torch.testing.assert_close(Spheres(one).expand((4,)).mean, p.mean[:1].expand(4, 6))
-    torch.testing.assert_close(kl_divergence(p, Spheres(one)), kl_divergence(factors, one).sum(dim=-1))
 
 
 def test_kl_of_laplace_and_normal_beside_each_other():
@@ -92,14 +72,3 @@ def test_student_t():
     difference = q.log_prob(x).exp() * (q.log_prob(x) - p.log_prob(x))
     torch.testing.assert_close(kl_divergence(q, p), torch.trapezoid(difference, x, dim=0), rtol=1e-6, atol=1e-7)
     assert kl_divergence(q, q).abs().max() < 1e-14
-
-
-def test_two_vectors_side_by_side():
-    first, second = DiagonalGaussian(torch.tensor([1.0, 2.0]), torch.zeros(2)), DiagonalGaussian(*torch.zeros(2, 3))
-    both = Concatenated(first, second)
-    z = both.sample((50_000,))
-    assert z.shape == (50_000, 5) and both.expand((4,)).sample((2,)).shape == (2, 4, 5)
-    torch.testing.assert_close(both.mean, torch.tensor([1.0, 2.0, 0, 0, 0]))
-    torch.testing.assert_close(z.mean(dim=0), both.mean, rtol=0, atol=0.03)
-    torch.testing.assert_close(z.var(dim=0), both.variance, rtol=0.04, atol=0)
-    torch.testing.assert_close(both.log_prob(z), first.log_prob(z[:, :2]) + second.log_prob(z[:, 2:]))

@@ -67,21 +67,6 @@ def test_batch_norm_has_the_statistics_of_each_term_alone(fusion, objective, inc
         torch.testing.assert_close(bound.terms["joint/a"], log_p[1])
 
 
-@pytest.mark.parametrize(("fusion", "objective"), [("poe", MvaeElbo), ("moe", MmvaeElbo)])
-def test_batch_norm_is_decoded_at_once_outside_of_training(fusion, objective):
-    model, inputs = batch_norm_model(fusion)
-    objective, rows = objective(model).eval(), hooked(model.decoder["a"])
-    state = copy.deepcopy(model.decoder["a"].state_dict())
-    objective.loss(inputs)
-    assert rows == [16]
-    objective.loss(Batch(inputs, torch.tensor([[True, True]] * 5 + [[True, False]] * 2 + [[False, True]])))
-    assert rows[1:] == [5 + 7]
-    torch.testing.assert_close(dict(model.decoder["a"].state_dict()), dict(state))
-    plain = hooked(model.decoder["b"])
-    objective.train().loss(inputs)
-    assert plain == [16], "and a decoder without it in training too"
-
-
 def test_a_term_that_scores_nothing_leaves_batch_norm_alone():
     """No example has both: the joint term is nowhere, and the decoder of a runs for ELBO(a) only."""
     model, inputs = batch_norm_model("poe")

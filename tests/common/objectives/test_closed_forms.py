@@ -6,7 +6,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.distributions import MultivariateNormal
 
 from common.data import Batch
 from common.models.objectives import OBJECTIVES, make_objective
@@ -15,7 +14,7 @@ from common.variational_posteriors import JointFlowsPosterior
 from tests.common.distributions.test_flows import bent
 from tests.helpers.expected import Known, exact_noise, n_rows
 from tests.helpers.fusions import mask_of, subsets_of, with_fusion
-from tests.helpers.linear_gaussian import D, Expert, draw, exact_log_p
+from tests.helpers.linear_gaussian import D, draw, exact_log_p
 from tests.helpers.objectives import gradients_agree
 from tests.helpers.private_latents import private_linear_gaussian
 
@@ -126,21 +125,6 @@ def test_the_closed_forms_are_log_p_where_the_posteriors_are_exact(fusion, priva
         if fusion in WITH_PRIVATE:
             terms = 1 + len(pattern) * (len(pattern) > 1)
             assert known.expected("dmvae", pattern, ones, 1.0, None) < terms * log_p[pattern] + 1e-9
-
-
-def test_mmjsd_bounds_the_evidence_of_the_geometric_mean_and_no_log_p():
-    """log of the mean of p(X|z) over f(z|X); far from the prior f lies nearer to the data, and so does the bound."""
-    model, weights, scales = with_fusion("moe")
-    scales = dict.fromkeys(scales, 2.4)
-    for name, w in weights.items():
-        model.encoder[name] = Expert(w, scales[name])
-    far = {name: (w @ torch.tensor([30.0, 0.0]).double())[None] for name, w in weights.items()}
-    known = Known(model, "moe", weights, scales, far)
-    value = known.expected("mmjsd", ("a", "b"), {"a": 1.0, "b": 1.0}, 1.0, None)
-    f = known.geometric_mean(("a", "b"))
-    w, x = torch.cat([*weights.values()]), torch.cat([*far.values()], dim=1)
-    p = MultivariateNormal(w @ f.mean, (w * f.variance) @ w.T + 2.4**2 * torch.eye(len(w)))
-    assert exact_log_p(weights, scales, far, ("a", "b")) + 4 < value < p.log_prob(x)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from common.variational_posteriors import LaplaceOrNormalPosterior, LaplacePoste
 from common.variational_strategies import MoeStrategy
 from tests.helpers.fusions import with_fusion
 from tests.helpers.gradients import gradients, z_scores
-from tests.helpers.linear_gaussian import D, draw, exact_log_p, linear_gaussian, standard_error
+from tests.helpers.linear_gaussian import D, draw, exact_log_p, linear_gaussian
 from tests.helpers.private_latents import private_linear_gaussian
 
 GRADIENTS = ("exact", "stop-all", "published")
@@ -43,32 +43,15 @@ def laplace(n_modalities, family=None):
 
 
 @pytest.mark.parametrize("objective", [IwaeElbo, StlElbo, DregIwaeElbo])
-@pytest.mark.parametrize("looser", [False, True])
-def test_the_bound_is_log_p_where_the_posterior_is_exact(objective, looser):
+@pytest.mark.parametrize("private", [False, True])
+def test_the_bound_is_log_p_where_the_posterior_is_exact(objective, private):
     """Products of exact experts: every importance weight is p(x) itself, whatever the samples."""
-    model, weights, scales = linear_gaussian(3)
-    inputs = draw(weights, scales, 5)
-    _, bound = objective(model, K=3, looser=looser).loss(inputs)
-    torch.testing.assert_close(bound.value, exact_log_p(weights, scales, inputs, tuple(inputs)))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("present", [("a", "b", "c"), ("b",)])
-def test_the_tight_bound_of_a_mixture_nears_log_p_and_the_looser_lies_below(present):
-    model, weights, scales = with_fusion("moe", 3)
-    inputs = {name: x.expand(400, -1) for name, x in draw(weights, scales, 1).items()}
-    inputs = {name: x if name in present else torch.full_like(x, torch.nan) for name, x in inputs.items()}
-    exact = exact_log_p(weights, scales, inputs, present)[0].item()
-    with torch.no_grad():
-        tight = {K: IwaeElbo(model, K).bound(inputs).value for K in (1, 10)}
-        looser = {K: IwaeElbo(model, K, looser=True).bound(inputs).value for K in (1, 10)}
-        tight[500] = IwaeElbo(model, 500).bound({name: x[:200] for name, x in inputs.items()}).value
-    assert tight[500].mean().item() == pytest.approx(exact, abs=0.02 + 5 * standard_error(tight[500]))
-    assert tight[1].mean() < tight[10].mean() < exact + 5 * standard_error(tight[10])
-    for K in (1, 10):
-        below = (tight[K] - looser[K]).mean().item()
-        noise = math.hypot(standard_error(tight[K]), standard_error(looser[K]))
-        assert below > 5 * noise if len(present) > 1 else abs(below) < 5 * noise
+    model, weights, scales = private_linear_gaussian() if private else linear_gaussian(3)
+    inputs, lacking = draw(weights, scales, 5), draw(weights, scales, 5)
+    lacking["a"][:] = torch.nan
+    for given, names in ((inputs, ("a", "b", "c")), (lacking, ("b", "c"))):
+        value = objective(model, K=3).bound(given).value
+        torch.testing.assert_close(value, exact_log_p(weights, scales, given, names))
 
 
 def test_weights_and_beta_in_the_importance_weights():
@@ -93,8 +76,7 @@ def test_weights_and_beta_in_the_importance_weights():
 @pytest.mark.parametrize(
     ("family", "n_modalities", "looser", "beta"),
     [
-        *(("gaussian", 1, False, 1.0), ("gaussian", 3, False, 1.0), ("gaussian", 3, True, 0.5)),
-        *(("laplace", 3, True, 1.0), ("laplace-normal", 2, True, 1.0)),
+        *(("gaussian", 1, False, 1.0), ("gaussian", 3, True, 0.5), ("laplace-normal", 2, False, 1.0)),
     ],
 )
 def test_exact_dreg_has_iwaes_gradient_in_expectation(family, n_modalities, looser, beta):
@@ -178,7 +160,7 @@ def test_the_encoder_learns_nothing_more_from_exact_posteriors(objective):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", [IwaeElbo, StlElbo, DregIwaeElbo])
+@pytest.mark.parametrize("objective", [StlElbo, DregIwaeElbo])
 def test_gradients_of_one_sample_against_a_grid(objective):
     """K = 1, looser: sum_t pi_t E_q_t [log p(X, z) - log q(z|X)], integrated over the plane."""
     torch.manual_seed(0)
@@ -229,34 +211,30 @@ def test_parts_are_of_the_size_that_is_decoded_at_once(monkeypatch):
     assert seen == [1, 8, 8, 3, 3, 2], "all examples in batch norm's statistics"
 
 
-@pytest.mark.parametrize("objective", [IwaeElbo, DregIwaeElbo])
-@pytest.mark.parametrize("fusion", ["poe", "moe", "mmvae+"])
-def test_samples_with_negligible_weights_are_decoded_without_gradients(monkeypatch, objective, fusion):
-    """Log-weights differ by hundreds of nats, so that few samples count; the gradient is still that of all."""
-    model, inputs = spread(fusion, absent=True)
-    objective = objective(model, K=6, looser=fusion == "mmvae+")
-    with_gradients = count_decoded(monkeypatch)
-    torch.manual_seed(0)
-    loss, (value, terms) = objective.loss(inputs, beta=0.7)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    expected, of_all = torch.autograd.grad(loss, parameters), sum(with_gradients)
+def test_samples_with_negligible_weights_are_decoded_without_gradients(monkeypatch):
+    """Log-weights differ by hundreds of nats, so that few samples count. (The gradient: test_plain.py.)"""
+    model, inputs = spread()
+    objective, with_gradients = DregIwaeElbo(model, K=6), []
+
+    def decode(self, z, *args, original=MultimodalVAE.decode):
+        if torch.is_grad_enabled():
+            with_gradients.append(z[..., 0].numel())
+        return original(self, z, *args)
+
+    monkeypatch.setattr(MultimodalVAE, "decode", decode)
+    objective.loss(inputs)
+    of_all = sum(with_gradients)
+    with_gradients.clear()
     monkeypatch.setitem(DECODED_AT_ONCE, "cpu", 20)
     monkeypatch.setattr(weighted, "ROWS", 2)
-    for most in (-1, 1):  # the second time samples that do not count are left out
-        monkeypatch.setattr(weighted, "MAX_SHARE", most)
-        with_gradients.clear()
-        torch.manual_seed(0)
-        model.zero_grad()
-        bound = objective.backward(inputs, beta=0.7, n=9)
-        torch.testing.assert_close(bound.value, value.detach())
-        torch.testing.assert_close(bound.terms, {name: term.detach() for name, term in terms.items()})
-        torch.testing.assert_close([p.grad for p in parameters], list(expected))
+    monkeypatch.setattr(weighted, "MAX_SHARE", 1)
+    objective.backward(inputs, beta=1.0, n=9)
     assert 0 < sum(with_gradients) < 0.5 * of_all
 
 
 @pytest.mark.parametrize("layer", [nn.BatchNorm1d(3), nn.Dropout(0.5)], ids=["batch norm", "dropout"])
 def test_decoders_that_give_other_outputs_again_are_not_run_again(monkeypatch, layer):
-    model, inputs = spread("moe", absent=False)
+    model, inputs = spread()
     model.decoder["a"] = nn.Sequential(model.decoder["a"], layer.double())
     objective = DregIwaeElbo(model, K=6)
     names = []
@@ -287,32 +265,11 @@ def test_samples_that_count_are_decoded_in_multiples():
     assert 7 * 3 + 2 in weighted._counting_rows(gradient)
 
 
-def spread(fusion, absent):
+def spread():
     """A model whose log-likelihoods count 3000 times, and nine of its examples."""
-    if fusion == "mmvae+":
-        model, weights, scales = private_linear_gaussian("mmvae+", "laplace", names=("a", "b"))
-    elif fusion == "moe":
-        model, weights, scales = laplace(2)
-    else:
-        model, weights, scales = linear_gaussian(2)
-    inputs = draw(weights, scales, 9)
-    if absent:
-        inputs["a"][[1, 5]] = inputs["b"][:1] = torch.nan
+    model, weights, scales = laplace(2)
     model.weights = dict.fromkeys(model.modalities, 3000.0)
-    return model, inputs
-
-
-def count_decoded(monkeypatch):
-    """A list to which each decoding with gradients adds its number of samples."""
-    with_gradients = []
-
-    def decode(self, z, *args, original=MultimodalVAE.decode):
-        if torch.is_grad_enabled():
-            with_gradients.append(z[..., 0].numel())
-        return original(self, z, *args)
-
-    monkeypatch.setattr(MultimodalVAE, "decode", decode)
-    return with_gradients
+    return model, draw(weights, scales, 9)
 
 
 def test_the_reweighted_elbo_written_out():

@@ -13,10 +13,9 @@ from common.errors import InputError
 from common.estimators import log_marginal
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.multimodal_vae import MultimodalVAE
-from common.objectives import DregIwaeElbo, IwaeElbo, MmvaeElbo, StandardElbo, importance
+from common.objectives import IwaeElbo, MmvaeElbo, StandardElbo
 from common.priors import UniformHypersphericalPrior
 from common.variational_posteriors import (
-    DiagonalGaussianPosterior,
     LaplacePosterior,
     MixturePosterior,
     VmfProductPosterior,
@@ -144,22 +143,13 @@ def test_bounds_and_estimates_on_the_circle(fusion):
         assert (found.mean(dim=0) < exact).all()
 
 
-def test_narrow_spheres_have_iwaes_gradient_in_dreg(monkeypatch):
+def test_a_spheres_latents_are_narrow_together_and_stopped_together():
+    """DReG takes IWAE's gradient for narrow latents (test_importance.py)."""
     model, x = circle_model("moe", d=4, n=2)
-    scales = model.posterior(x).scales
-    assert (scales[..., 0] == scales[..., 1]).all()
-    assert (scales[..., 1] != scales[..., 2]).all()
-    monkeypatch.setattr(importance, "NARROW", 1e9)
-    results = []
-    for objective in (IwaeElbo, DregIwaeElbo):
-        torch.manual_seed(0)
-        model.zero_grad()
-        objective(model, K=4, looser=True)(x).backward()
-        results.append([p.grad.clone() for p in model.parameters()])
-    torch.testing.assert_close(*results)
     q = model.posterior(x)
+    assert (q.scales[..., 0] == q.scales[..., 1]).all() and (q.scales[..., 1] != q.scales[..., 2]).all()
     z = q.sample((3,))
-    stopped = q.detached(except_for=scales < 0)
+    stopped = q.detached(except_for=q.scales < 0)
     torch.testing.assert_close(stopped.log_prob(z), q.log_prob(z))
     (gradient,) = torch.autograd.grad(stopped.log_prob(z).sum(), model.encoder["a"].linear.weight)
     assert (gradient == 0).all()
@@ -175,7 +165,7 @@ def test_reconstructions_are_of_points_on_the_sphere():
     torch.testing.assert_close(seen[0], (mean / mean.norm(dim=-1, keepdim=True)).flatten(1))
 
 
-@pytest.mark.parametrize("family", [DiagonalGaussianPosterior(), LaplacePosterior(), VmfProductPosterior(2)])
+@pytest.mark.parametrize("family", [LaplacePosterior(), VmfProductPosterior(2)])
 def test_components_are_drawn_by_their_weights(family):
     """Of three components the second has weight 0; the drawn ones are the family's own members."""
     logits = torch.tensor([0.25, 0.0, 0.75]).log().expand(4000, -1)
@@ -191,24 +181,9 @@ def test_components_are_drawn_by_their_weights(family):
     assert q.has_rsample and q.rsample((2,)).shape == (2, 4000, 4), "a posterior's samples have gradients"
 
 
-@pytest.mark.parametrize("fusion", STRATEGIES)
-def test_absent_modalities(fusion):
-    model, x = circle_model(fusion)
-    x["a"][1], x["b"][2] = torch.nan, torch.nan
-    x["a"][3] = x["b"][3] = torch.nan
-    q, alone = model.posterior(x), model.posterior({"b": x["b"][1:2]})
-    z = q.sample()
-    torch.testing.assert_close(q.log_prob(z)[1:2], alone.log_prob(z[1:2]))
-    torch.testing.assert_close(q.log_prob(z)[3:], model.prior().log_prob(z[3:]).double())
-
-
 def test_divergences_are_by_sphere():
     model, x = circle_model("moe", d=4, n=2)
     found = divergences(model, Examples(x), {name: (name,) for name in x})
-    assert {name: tuple(kl.shape) for name, kl in found.items()} == {
-        "KL(q(z|a) || p(z))": (4, 2),
-        "KL(q(z|b) || p(z))": (4, 2),
-        "J(q(z|a), q(z|b))": (4, 2),
-    }
+    assert [(*kl.shape,) for kl in found.values()] == [(4, 2)] * 3
     q = model.variational_posterior.component(model.encoder["a"](x["a"]))
     torch.testing.assert_close(found["KL(q(z|a) || p(z))"].sum(dim=1), kl_divergence(q, model.prior()))
