@@ -21,7 +21,9 @@ from tests.golden import FOLDER, WRITES, check
 from tests.helpers.scripts import run_script, scripts
 
 TRAIN = "--demo --epochs 2 --limit 60 --batch-size 20 --n-latents 4 --save-dir run"
-MNIST = f"train.py {TRAIN}\nsample.py run\nsample.py run --condition-on-text 1 --demo\nsample.py run --reconstruct --demo"
+MNIST = (
+    f"train.py {TRAIN}\nsample.py run\nsample.py run --condition-on-text 1 --demo\nsample.py run --reconstruct --demo"
+)
 SCORES = "loglike.py run --demo --limit 10 --n-samples 20 --json loglike.json"
 ANALYSIS = "analyse.py run --demo --limit 40 --n-samples 30 --no-umap --json analyse.json"
 WEAK = "--demo --epochs 2 --limit 100 --fractions 0.5 --seeds 0 --classifier-steps 3 --n-latents 4"
