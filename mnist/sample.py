@@ -48,7 +48,7 @@ class Config(options.PriorSamplesConfig):
     sampler: Literal["posterior", "aggregate"] | None = None
     """what z is drawn from, given a text alone. posterior: q(z|text);
     aggregate: the mean of q(z|image, text) over the training images that have the text.
-    None: aggregate for labels, posterior for MultiMNIST's strings"""
+    None: aggregate for labels, posterior for MultiMNIST's strings and for a CVAE"""
     reconstruct: bool = False
     """reconstruct the first test images instead"""
 
@@ -67,7 +67,6 @@ def main(config: Config, dataset: Dataset = MNIST) -> None:
         not config.sampler or asked == ["text"],
         f"--sampler {config.sampler} needs --condition-on-text, and nothing else given",
     )
-    sampler = config.sampler or dataset.sampler
     model = config.trained_model(dataset.name)
     for name in asked:
         require(name in model.modalities, f"this model has no {name}: leave out --condition-on-{name}")
@@ -82,10 +81,10 @@ def main(config: Config, dataset: Dataset = MNIST) -> None:
         path = config.samples_dir / "reconstructions.png"
         values = sampling.reconstructions(path, model, load("test").take(slice(n)), shown, "text")
     else:
-        path, z = config.path(given.names), None
-        if asked == ["text"] and sampler != dataset.sampler:
-            path = path.with_stem(f"{path.stem}_{sampler}")
-        if asked == ["text"] and sampler == "aggregate":
+        path, z, default = config.path(given.names), None, default_sampler(model, dataset)
+        if config.sampler not in (None, default):
+            path = path.with_stem(f"{path.stem}_{config.sampler}")
+        if asked == ["text"] and (config.sampler or default) == "aggregate":
             train = load("train").only(model.modalities)
             z = from_aggregate_posterior(model, train, given.inputs["text"].repeat_interleave(n, dim=0))
             given = given._replace(title=f"{given.title}, aggregate posterior")
@@ -94,6 +93,11 @@ def main(config: Config, dataset: Dataset = MNIST) -> None:
     print(path)
     if "text" in model.modelled:
         print(sampling.write_lines(path.with_suffix(".txt"), dataset.names(values["text"])))
+
+
+def default_sampler(model: MultimodalVAE, dataset: Dataset) -> str:
+    """What z is drawn from, given a text alone: for a CVAE q(z|text), which is its prior."""
+    return "posterior" if model.modality["image"].given else dataset.sampler
 
 
 def shown_by(dataset: Dataset) -> Shown:
@@ -155,7 +159,7 @@ def drawn_by(dataset: Dataset) -> Callable[..., None]:
         sampling.reconstructions(folder / "reconstructions.png", model, examples.take(slice(32)), shown, "text")
         if "text" in model.modalities:
             text = torch.cat([dataset.parse(text) for text in dataset.shown]).to(model.device)
-            if dataset.sampler == "aggregate":
+            if default_sampler(model, dataset) == "aggregate":
                 text = text[torch.isin(text, examples.modalities["text"].to(text))]
                 z = from_aggregate_posterior(model, examples, text.repeat(12)).unflatten(0, (12, -1))  # (12, T, D)
             else:

@@ -48,7 +48,7 @@ def test_label_zero_is_a_condition_like_any_other(run, monkeypatch, tmp_path):
 
 def test_samples_lie_beside_the_model_by_default(run):
     call(sample, run / "model_best.pth.tar", "--n-samples", 1)
-    call(sample, run / "model_best.pth.tar", "--n-samples", 2, "--condition-on-text", 5)
+    call(sample, run / "model_best.pth.tar", "--n-samples", 2, "--condition-on-text", 5, "--demo")
     files = [run / "samples" / f"{name}.txt" for name in ("prior", "given_text_5")]
     assert [len(file.read_text().split()) for file in files] == [1, 2], "neither replaces the other"
 

@@ -26,14 +26,15 @@ def test_a_grid_has_each_image_in_its_cell_beside_its_label(drawn):
     plots.image_grid("grid.png", images, row_labels=["first", "second"], title="digits")
     axis = drawn[0].axes[0]
     canvas = torch.as_tensor(axis.images[0].get_array())
-    assert canvas.shape == (30, 45, 3) and words(drawn[0]) == ["digits"] and not axis.axison
+    assert canvas.shape == (34, 51, 3) and words(drawn[0]) == ["digits"] and not axis.axison
     for r in range(2):
         for c in range(3):
             expected = images[r, c, 0].nan_to_num(1.0)
-            cell = canvas[r * 15 : r * 15 + 14, c * 15 : c * 15 + 14]
-            assert (cell == expected.unsqueeze(-1)).all()
-    assert (canvas[14] == 1).all() and (canvas[:, 44] == 1).all()
-    assert [(t.get_text(), t.get_position()) for t in axis.texts] == [("first", (-4, 7)), ("second", (-4, 22))]
+            cell = canvas[r * 17 : r * 17 + 16, c * 17 : c * 17 + 16]
+            assert (cell[1:-1, 1:-1] == expected.unsqueeze(-1)).all()
+            assert (cell[0] == cell[-1]).all() and (cell[0] == (1.0 if (r, c) == (1, 2) else plots.FRAME)).all()
+    assert (canvas[16] == 1).all() and (canvas[:, 50] == 1).all()
+    assert [(t.get_text(), t.get_position()) for t in axis.texts] == [("first", (-4, 8)), ("second", (-4, 25))]
 
 
 def test_grids_fit_a_screen(finely, tmp_path):

@@ -69,9 +69,8 @@ def rows(name: str, table: Table, results: Sequence[Result]) -> list[Row]:
     for plan in table.plans:
         runs = [x for x in results if (x.table, x.experiment, x.model) == (name, plan.experiment, plan.model)]
         commands = {re.sub(r" --(epochs|annealing-epochs|pre-trained) \S+", "", command_of(x)) for x in runs}
-        for trained in (commands, {f"--lr-schedule {schedule(x)}" for x in runs}):
-            different = f"seeds of {plan.name} were not trained alike: {' or '.join(sorted(trained))}"
-            require(len(trained) < 2, f"{different}; move those of one kind to another --results-dir")
+        different = f"seeds of {plan.name} were not trained alike: {' or '.join(sorted(commands))}"
+        require(len(commands) < 2, f"{different}; move those of one kind to another --results-dir")
         for figure in (*table.figures, *table.further):
             values, others = (
                 {i: value for i, x in enumerate(runs) if (value := look_up(x, keys, plan)) is not None}
