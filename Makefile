@@ -49,7 +49,8 @@ test: setup-all
 
 # everything, hours: also slow tests, the demos of all folders, and twenty times as many examples of each property
 test-all: setup-all test-faults
-	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q -n auto --dist worksteal -m "not faults"
+	$(BIN)/pip install --quiet --editable ".[bench,tensorboard,wandb,mlflow]"
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q -rs -n auto --dist worksteal -m "not faults"
 
 # damaged files, kills, full disks: all, or with FAULTS=3 three twentieths in twelve minutes; only all write the table of the docs
 FAULTS ?= 20

@@ -80,6 +80,12 @@ def load(path: Path, config: Config) -> tuple[Explorer, dict[str, Tensor]]:
     return Explorer(model, views), values
 
 
+def say(what: str) -> None:
+    """Say on a terminal what takes seconds."""
+    if sys.stderr.isatty():
+        print(what, file=sys.stderr)
+
+
 def main(config: Config) -> None:
     """Serve the page until Ctrl-C.
 
@@ -97,7 +103,7 @@ def main(config: Config) -> None:
             )
         explorers = {}
         for path in config.models:
-            print(f"loading {path} and examples of {experiment}", file=sys.stderr)
+            say(f"loading {path} and examples of {experiment}")
             explorers[str(path)], values = load(path, config)
         shown = {name: tuple(explorer.views) for name, explorer in explorers.items()}
         for name, modalities in shown.items():
@@ -106,7 +112,7 @@ def main(config: Config) -> None:
                 f"{name} has the modalities {', '.join(modalities)}, {first} {', '.join(shown[str(first)])}: "
                 "give models of the same modalities",
             )
-        print("making the page", file=sys.stderr)
+        say("making the page")
         make_page = partial(page, explorers, f"Explore {experiment}", values)
         server.serve(server.application(make_page, call_type(explorers)), listening)
 

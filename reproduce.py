@@ -129,6 +129,14 @@ class Config:
         return {name: plans for name, plans in possible.items() if plans}
 
 
+def make(folder: Path) -> None:
+    """Make a folder and those that it lies in; InputError if that is impossible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made ({error.strerror}): choose another folder") from error
+
+
 def main(config: Config) -> list[Path]:
     """Run what is missing, and write tables and report; returns their files.
 
@@ -141,16 +149,14 @@ def main(config: Config) -> list[Path]:
     results_dir = config.results_dir or runs_dir / "results"
     if config.page:
         tables.put_in(config.page, [])  # refuses a file without markers before anything runs
-    for folder in (runs_dir,) if config.tables_only else (runs_dir, results_dir):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{folder} cannot be made ({error.strerror}): choose another folder") from error
+    for folder in () if config.tables_only else (results_dir, runs_dir):
+        make(folder)
     failed = {} if config.tables_only else run(config, chosen, runs_dir, results_dir)
     results = tables.load(results_dir)
     measured = {x.table for x in results}
     nothing = f"{results_dir} has no results of {config.table}"
     require(failed or measured & set(chosen), f"{nothing}: give another --results-dir")
+    make(runs_dir)  # for the report
     files = []
     for name in chosen:
         if name in measured:

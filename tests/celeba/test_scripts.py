@@ -24,6 +24,7 @@ from celeba19.train import AuthorsElbo
 from common.checkpoints import load_model
 from common.encoders_decoders import has_batch_norm
 from common.errors import InputError
+from common.multimodal_vae import MultimodalVAE
 from common.objectives import MvaeElbo
 from reports.metrics import joint_coherence, read_right
 from tests.helpers.data_config import data_config
@@ -37,7 +38,11 @@ def lines(path):
 
 
 @pytest.mark.parametrize("script", [celeba.sample, celeba19.sample])
-def test_what_is_given_names_the_picture_and_decides_it(trained, tmp_path, capsys, script):
+def test_what_is_given_names_the_picture_and_decides_it(trained, tmp_path, capsys, monkeypatch, script):
+    seen, decode = [], MultimodalVAE.decode
+    monkeypatch.setattr(
+        MultimodalVAE, "decode", lambda model, z, *args, **given: seen.append(z) or decode(model, z, *args, **given)
+    )
     args = [trained(script.__name__.split(".")[0]), "--demo", "--limit", 60, "--n-samples", 9, "--out-dir", tmp_path]
     call(script, *args)
     call(script, *args, "--condition-on-attrs", "smiling", "~Bald", "--condition-on-image", "~Male")
@@ -47,6 +52,10 @@ def test_what_is_given_names_the_picture_and_decides_it(trained, tmp_path, capsy
     said = [lines(tmp_path / f"{name}.txt") for name in names]
     assert all(len(x) == 9 and {w for line in x for w in line.split()} <= set(ATTRIBUTES) for x in said)
     assert capsys.readouterr().out.count("| Male | ") == 2, "the attributes predicted from an image"
+    seen.clear()
+    for attribute in ("Smiling", "~Smiling"):
+        call(script, *args, "--condition-on-attrs", attribute)
+    assert not seen[0].equal(seen[-1])
 
 
 def test_samples_of_a_mixture(trained, tmp_path, monkeypatch):

@@ -26,7 +26,7 @@ def test_a_file_is_read_up_to_the_limit(tmp_path):
         read_bounded(path, REMEDY, 4)
 
 
-def test_all_that_a_run_replaces_is_on_the_disk_before_its_name_and_the_name_after(tmp_path, monkeypatch):
+def test_files_are_synced_before_the_rename_and_their_folder_after(tmp_path, monkeypatch):
     """Without this order a power cut leaves an empty checkpoint under the name of a whole one."""
     events, replace = [], os.replace
 

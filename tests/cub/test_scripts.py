@@ -47,7 +47,8 @@ def test_a_run_is_not_resumed_on_other_words(tmp_path, monkeypatch):
 
     def other_words(*args):
         birds, valid = original(*args)
-        birds.vocabulary.words[5] = "penguin"
+        config, words = args[0], [*birds.vocabulary.words]  # which other tests of this process share
+        config.vocabulary = [*words[:5], "penguin", *words[6:]]
         return birds, valid
 
     monkeypatch.setattr(train, "load_train", other_words)

@@ -17,7 +17,7 @@ def test_a_class_is_given_by_number_or_name(trained, tmp_path, monkeypatch, give
     monkeypatch.setattr(
         "reports.sampling.samples", lambda *_, given, **__: seen.append(given.inputs) or {"text": torch.zeros(1).long()}
     )
-    call(fashionmnist.sample, run, "--condition-on-text", given, "--out-dir", tmp_path)
+    call(fashionmnist.sample, run, "--demo", "--condition-on-text", given, "--out-dir", tmp_path)
     assert seen[0]["text"].tolist() == [9]
 
 

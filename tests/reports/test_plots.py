@@ -112,3 +112,22 @@ def test_given_images_are_apart_from_the_samples():
     assert captions == [["given", "", *texts[0]], ["", "", *texts[1]]]
     found, captions = plots.beside(torch.zeros(3, 1, 3, 3), images, texts)
     assert found[:, 0].eq(0).all() and found[2, 1:].isnan().all() and captions[2] == [""] * 6, "a row is added"
+
+
+def test_scattered_points_have_the_colour_of_their_group(drawn):
+    groups = {"image": torch.rand(4, 2), "text": torch.rand(3, 2)}
+    plots.scatter("umap.png", {"latents": groups})
+    (axis,) = drawn[0].axes
+    for points, x in zip(axis.collections, groups.values(), strict=True):
+        assert torch.as_tensor(points.get_offsets()).float().equal(x)
+    first, second = (points.get_facecolor().tolist() for points in axis.collections)
+    assert first != second and [x.get_text() for x in axis.get_legend().get_texts()] == ["image", "text"]
+
+
+def test_sentences_are_wrapped_below_their_images(drawn):
+    images, texts = torch.rand(2, 2, 3, 4, 4), [["a bird " * 8, "b"], ["c", "d"]]
+    plots.captioned("birds.png", images, ["given", "decoded"], texts, "birds")
+    for axis, image, text in zip(drawn[0].axes, images.flatten(0, 1), ["", "b", "c", "d"], strict=True):
+        assert torch.as_tensor(axis.images[0].get_array()).equal(image.permute(1, 2, 0))
+        assert not text or words(axis)[0] == text
+    assert [len(line) for line in words(drawn[0].axes[0])[0].split("\n")] == [36, 18]

@@ -12,7 +12,9 @@ from torch import nn
 
 import celeba19.train
 import mnist.train
+import mnist_svhn.train
 import multimnist.train
+import polymnist.train
 from common import checkpoints
 from common.data import Examples
 from common.encoders_decoders import SharedNetwork, SplitLinearLayer
@@ -38,6 +40,7 @@ TINY = "--demo --limit 60 --epochs 2 --batch-size 10 --n-latents 3 --lr-schedule
 FACES = "--demo --limit 12 --epochs 1 --batch-size 6 --n-latents 3 --lambda-attrs 5"
 TEXTS = "--demo --limit 24 --epochs 1 --batch-size 12 --n-latents 3"
 SPLITS = ("train", "test")
+PAIRS = "--demo --limit 24 --epochs 1 --batch-size 12 --n-latents 4 --annealing-epochs 0 --valid 4"
 EFFECTS = [  # a train.py, options of all, and options of which each changes the result
     *(
         (mnist.train, TINY, option)
@@ -55,6 +58,8 @@ EFFECTS = [  # a train.py, options of all, and options of which each changes the
     ),
     (multimnist.train, TEXTS, "--lambda-text 2"),
     *((celeba19.train, FACES, option) for option in ("--lambda-attrs 1", "--weighting authors", "--approx-m 0")),
+    (mnist_svhn.train, f"{PAIRS} --K 2", "--llik-scaling 1"),
+    (polymnist.train, PAIRS, "--missing 0.5"),
 ]
 
 
@@ -142,7 +147,7 @@ def latents(monkeypatch):
 def test_what_samples_are_given_decides_them(of_digits, latents):
     conditions = [
         *("", "--seed 1", "--n-samples 2", "--mixture 2", "--reconstruct"),
-        *("--condition-on-text 3", "--condition-on-text 7", "--condition-on-text 3 --sampler aggregate"),
+        *("--condition-on-text 3", "--condition-on-text 7", "--condition-on-text 3 --sampler posterior"),
         *("--condition-on-image 3", "--condition-on-image 7"),
         *("--condition-on-image 3 --condition-on-text 7", "--condition-on-image 7 --condition-on-text 7"),
         "--condition-on-image 3 --condition-on-text 3",
@@ -200,7 +205,8 @@ def test_posteriors_in_pictures_of_cross_generation_are_given_their_source_alone
     model = VAE("poe", {n: nn.Sequential(nn.Flatten(), x) for n, x in encoder.items()}, decoder, likelihood, 1)
     examples = Examples({name: torch.rand(4, 1, 1, 3) for name in "ab"})
     sampling.cross_generation(tmp_path / "x.png", model, examples, {n: (n,) for n in "ab"}, Shown(("a", "b")))
-    assert [round(z.mean().item()) for z in latents] == [10, -10]
+    sampling.decoded(tmp_path / "y.png", model, examples, ("a",), Shown(("a", "b")), 4)
+    assert [round(z.mean().item()) for z in latents] == [10, -10, 10]
 
 
 @pytest.mark.parametrize("clustered", [False, True])

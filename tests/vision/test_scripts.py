@@ -15,6 +15,7 @@ import vision.train
 from common.checkpoints import load_model
 from common.data import Batch
 from common.errors import InputError
+from common.multimodal_vae import MultimodalVAE
 from common.objectives import MvaeElbo
 from tests.helpers.celeba_files import N, write_celeba
 from tests.helpers.data_config import data_config
@@ -38,6 +39,16 @@ def test_all_six_views_of_a_file(trained, tmp_path, view):
         assert given.sub(1 - vision.sample.given(tmp_path / "face.png", "gray")["gray"]).abs().max() < 1e-6
     if view == "watermark":
         assert 0.01 < (given - photograph).abs().mean() < 0.5
+
+
+def test_a_file_decides_what_is_decoded(trained, tmp_path, monkeypatch):
+    seen, decode = [], MultimodalVAE.decode
+    monkeypatch.setattr(MultimodalVAE, "decode", lambda model, z, *args: seen.append(z[0]) or decode(model, z, *args))
+    for colour in ("white", "black"):
+        Image.new("RGB", (178, 218), colour).save(tmp_path / "face.png")
+        args = ("--condition-file", tmp_path / "face.png", "--n-samples", 1, "--out-dir", tmp_path)
+        call(vision.sample, trained("vision"), *args)
+    assert (seen[0] != seen[1]).all() and (tmp_path / "given_image_face_png_mask.png").exists()
 
 
 @pytest.mark.parametrize(("options", "n"), [((), 3), (("--n-samples", 5), 5)])
@@ -129,7 +140,7 @@ def test_views_that_were_not_made_are_named(tmp_path):
 
 @pytest.mark.slow
 def test_training_on_photographs(photographs, tmp_path):
-    """There are six, in some cases with one alone in the last batch, which gives batch norm no statistics."""
+    """The last batch has one alone, which gives batch norm no statistics."""
     args = ("--epochs", 1, "--n-latents", 4, "--batch-size", 3, "--annealing-epochs", 1)
     call(vision.train, "--data-dir", photographs, "--cache-dir", photographs, *args, "--save-dir", tmp_path)
     (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()

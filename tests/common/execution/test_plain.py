@@ -31,8 +31,8 @@ def in_small_parts(monkeypatch):
     monkeypatch.setattr(weighted, "ROWS", 3)
 
 
-def agree(make, model, inputs, beta=0.7):
-    """Whether the loss, the bound, its terms and all gradients are the same; several backward passes are tried."""
+def assert_agrees(make, model, inputs, beta=0.7):
+    """The loss, the bound, its terms and all gradients are the same; several backward passes are tried."""
 
     def run(name, decode=None):
         objective = make()
@@ -61,7 +61,7 @@ def test_objectives_of_a_fusion(fusion):
                 weights = {name: weight for name, weight in LAMBDAS.items() if name in model.modalities}
                 for options in variants(obj, fusion).values():
                     given = {"K": 3, "looser": False, "dreg": None, "approx_m": 0, "alpha": 0.3} | options
-                    agree(
+                    assert_agrees(
                         lambda: make_objective(obj, model, SimpleNamespace(**given), weights),  # noqa: B023
                         model,
                         inputs_of(model, obj in COMPLETE),
@@ -71,6 +71,7 @@ def test_objectives_of_a_fusion(fusion):
 @pytest.mark.parametrize("layout", ["set", "stack", "joint decoder", "given"])
 @given(st.sampled_from([MvaeElbo, MmvaeElbo, IwaeElbo, DregIwaeElbo]), st.floats(0.2, 1.2), st.booleans())
 def test_layouts_of_networks_and_masks(layout, objective, share, missing):
+    torch.manual_seed(0)  # of each example, so that Hypothesis can repeat it
     model, x, names = model_with(layout, "moe" if objective in (MmvaeElbo, DregIwaeElbo) else "poe")
     mask = torch.rand(B, N) <= share
     mask[0] = True
@@ -78,7 +79,7 @@ def test_layouts_of_networks_and_masks(layout, objective, share, missing):
         holes = [name for name in x if (layout, name) != ("given", "b")]  # a decoder sees b, which lacks nothing
         x |= {name: x[name].masked_fill(torch.rand(x[name].shape) < 0.4, torch.nan) for name in holes}
     options = {"K": 3} if objective in (IwaeElbo, DregIwaeElbo) else {}
-    agree(lambda: objective(model, weights=dict.fromkeys(names, 2.0), **options), model, Batch(x, mask))
+    assert_agrees(lambda: objective(model, weights=dict.fromkeys(names, 2.0), **options), model, Batch(x, mask))
 
 
 def model_with(layout, fusion):
