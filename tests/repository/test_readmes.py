@@ -15,6 +15,7 @@ from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 import celeba.classifier
@@ -96,7 +97,8 @@ def test_the_snippets_on_ones_own_data_run(tmp_path, monkeypatch):
     assert "run_from_command_line" in pairs
     monkeypatch.chdir(tmp_path)
     digits = scanned_digits("test").modalities
-    examples = Examples({"image": digits["image"], "label": digits["text"]})
+    label = digits["text"].index_fill(0, torch.tensor(5), -1)  # an example lacks it
+    examples = Examples({"image": digits["image"], "label": label})
     head = nn.Sequential(nn.Linear(784, 20), SplitLinearLayer(20, (4, 4)))
     encoder = {"image": nn.Sequential(nn.Flatten(), head), "label": nn.Sequential(nn.Embedding(10, 784), head)}
     decoder = {"image": nn.Sequential(nn.Linear(4, 784), nn.Unflatten(1, (1, 28, 28))), "label": nn.Linear(4, 10)}
