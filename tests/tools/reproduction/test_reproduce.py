@@ -192,7 +192,7 @@ def test_runs_are_measured_and_not_repeated(tmp_path, table, capsys):
         reproduce.main(config)
     said = capsys.readouterr()
     assert "mvae-table2/mnist/vae_seed3: error: --n-latents must be positive, not 0" in said.err
-    assert re.search(r"\| mnist \| mvae \| -\d+\.\d{3} \| 3 \| 1 of 4 \| 50 \|", said.out)
+    assert re.search(r"\| mnist, mvae \| -\d+\.\d{3} \| 3 \| 1 of 4 \| 50 \|", said.out)
 
     content = json.loads((folder / RESULT).read_text())
     assert content["config"]["annealing_epochs"] == 0 and content["config"]["seed"] == 3 and content["seconds"] > 0
