@@ -159,14 +159,16 @@ def drawn_by(dataset: Dataset) -> Callable[..., None]:
         sampling.reconstructions(folder / "reconstructions.png", model, examples.take(slice(32)), shown, "text")
         if "text" in model.modalities:
             text = torch.cat([dataset.parse(text) for text in dataset.shown]).to(model.device)
+            title = "samples given the text"
             if default_sampler(model, dataset) == "aggregate":
+                title = f"{title}, aggregate posterior"
                 text = text[torch.isin(text, examples.modalities["text"].to(text))]
                 z = from_aggregate_posterior(model, examples, text.repeat(12)).unflatten(0, (12, -1))  # (12, T, D)
             else:
                 z = model.posterior({"text": text}).sample((12,))
             images = model.decode(z, ["image"], {"text": text})["image"].mean.transpose(0, 1)  # (T, 12, 1, H, W)
             names = plots.visible(dataset.names(text))
-            plots.image_grid(folder / "conditional.png", images, names, title="samples given the text")
+            plots.image_grid(folder / "conditional.png", images, names, title=title)
 
     return draw
 

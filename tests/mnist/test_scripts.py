@@ -90,6 +90,20 @@ def test_judges_are_trained_on_training_images(run, monkeypatch, tmp_path, scrip
     assert image.equal(train["image"]) and labels[:, 0].equal(train["text"])
 
 
+def test_a_trainings_pictures_of_labels_come_from_aggregate_posteriors_but_for_a_cvae(tmp_path, monkeypatch):
+    drawn = []
+
+    def recorded(model, examples, texts, original=sample.from_aggregate_posterior):
+        drawn.append((model.modality["image"].given, len(texts)))
+        return original(model, examples, texts)
+
+    monkeypatch.setattr(sample, "from_aggregate_posterior", recorded)
+    for model in ("mvae", "cvae"):
+        call(mnist.train, "--demo", *TINY, "--model", model, "--save-dir", tmp_path / model)
+    ((given, n),) = drawn
+    assert not given and n % 12 == 0 and (tmp_path / "cvae" / "samples" / "conditional.png").exists()
+
+
 def test_a_vae_has_no_text_and_a_cvae_needs_it(tmp_path):
     for model in ("vae", "cvae"):
         call(mnist.train, "--demo", *TINY, "--model", model, "--save-dir", tmp_path / model)

@@ -258,8 +258,9 @@ def notes(table_rows: Iterable[Row], shown_in: Iterable[Grid] = ()) -> list[str]
     plan_notes = list(dict.fromkeys(row.plan.note for row in table_rows if row.plan.note and row.published))
     demo = [DEMO] * any(x.demo for row in table_rows for x in row.results)
     dagger = [DAGGER] * any(row.published and row.published.recalled for row in table_rows)
-    scheduled = [SCHEDULE] * any(schedule(x) != CONSTANT for row in table_rows for x in row.results)
     columns = {name for header, _ in shown_in for name in header}
+    falls = any(schedule(x) != CONSTANT for row in table_rows for x in row.results)
+    scheduled = [SCHEDULE] * (falls and "epochs" in columns)
     of_columns = [text for name, text in (("difference", DIFFERENCE), ("judges", JUDGES)) if name in columns]
     return [*demo, *dagger, *of_columns, *scheduled, *plan_notes]
 
@@ -280,8 +281,9 @@ def markdown(name: str, table: Table, results: Sequence[Result]) -> str:
     """The main figures of a table in Markdown, with its title and footnotes."""
     table_rows = [row for row in rows(name, table, results) if row.figure in table.figures]
     title = f"**{table.title}** ({table.source}; ours: mean ± standard deviation over seeds)"
-    shown = narrow(table, grids(table, table_rows)[0])
-    return "\n\n".join([title, in_markdown(*shown), *notes(table_rows, [shown])]) + "\n"
+    shown_in = [narrow(table, wide) for wide in grids(table, table_rows)]  # one, or none if nothing was measured
+    texts = [title, *(in_markdown(*grid) for grid in shown_in), *notes(table_rows, shown_in)]
+    return "\n\n".join(texts) + "\n"
 
 
 def experiments(results: Sequence[Result]) -> str:
