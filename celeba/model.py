@@ -33,7 +33,9 @@ def build(config: SimpleNamespace) -> MultimodalVAE:
         n_condition=len(ATTRIBUTES),
     )
     model = getattr(config, "model", None) or MODELS_BY_FUSION[config.fusion]
-    return build_pair(model, networks, config.n_latents, config.posterior, config.n_private, config.n_clusters)
+    return build_pair(
+        model, networks, config.n_latents, config.posterior, config.n_private, config.n_clusters, config.rho
+    )
 
 
 def image_encoder(channels: int, heads: tuple[int, ...]) -> nn.Sequential:

@@ -29,7 +29,8 @@ from training.model_options import (
 )
 from training.options import LatentsOption, RunConfig, share
 
-FUSIONS = ("poe", "product", "moe", "mopoe", "mopoe-published")
+FUSIONS = ("poe", "product", "moe", "mopoe", "mopoe-published", "helvae", "wb")
+OTHERS = ("dmvae", "mmvae+", "cmvae", "hoelder", "helvae", "wb", "mwb", "code", "mmvm")  # of --model
 
 
 @dataclass
@@ -64,7 +65,7 @@ class FusionConfig(ObjectiveOptions, FacesConfig):
 class Config(PrivateOptions, PairModelOptions, FacesConfig):
     """The models on a photograph and its attributes."""
 
-    model: model_option((*PAIR_MODELS, "dmvae", "mmvae+", "cmvae")) = "mvae"
+    model: model_option((*PAIR_MODELS, *OTHERS)) = "mvae"
     posterior: posterior_option(
         ("gaussian", "laplace", "vmf", "ebm"),
         "family of the experts and the prior. None: laplace for --model mmvae+ and cmvae, as in their papers, else "

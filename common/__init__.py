@@ -12,7 +12,7 @@ The ground
     progress: progress bars, and messages that are shown once
 
 Mathematics
-    experts: products and quotients of Gaussian experts, the density of a mixture
+    experts: products, quotients, barycentres and poolings of Gaussian experts, the density of a mixture
     distributions/: distributions that torch.distributions lacks, and what posteriors can do
         base: what every distribution of latents can do; independent latents
         location_scale: diagonal Gaussians by their log-variances, Laplace beside normal, spheres side by side
@@ -38,6 +38,7 @@ The pieces
     encoders_decoders: layers, shared and stacked networks, and outputs where a modality is present
     subsets: which modalities an ELBO's terms are given
     variational_strategies: the experts' parameters in, those of q(z|x_S) out
+    pooling_strategies: Hoelder pooling, Wasserstein barycentres, dependent experts
     variational_posteriors: parameters in, q(z|x_S) out
     private_latents: a modality's own latents, appended to the parameters of q(z|x_S) and found in z
     priors: p(z)
@@ -65,8 +66,9 @@ Objectives
         base: a bound, its terms and its loss
         elbo: the ELBO, and MVAE's sum of ELBOs
         crossed: DMVAE and TELBO, sums of ELBOs that differ in what they score or train
-        mixture: ELBOs of posteriors that are mixtures, and mmJSD
+        mixture: ELBOs of posteriors that are mixtures, CoDE-VAE, MMVM and mmJSD
         importance: IWAE, STL and DReG, bounds by importance weights and their gradients
+        disentangled: IDMVAE, MMVAE+'s bound and losses that keep shared and private latents apart
         energy: IWAE's bound for energy-based posteriors
         chain_rule: the modalities one after the other
         joint: JMVAE, JNF, MVTCAE and CRMVAE, with KLs between the joint and the single posteriors

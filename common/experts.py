@@ -1,4 +1,4 @@
-"""Products, quotients and mixtures of experts: pure functions on stacked parameters (M, B, D) or log-densities."""
+"""Ways to fuse experts: pure functions on stacked parameters (M, B, D) or log-densities."""
 
 import math
 
@@ -86,3 +86,85 @@ def quotient_of_experts(mu: Tensor, logvar: Tensor, mask: Tensor | None = None) 
     total = torch.cat([torch.zeros_like(log_excess[..., :1, :]), log_excess], dim=-2).logsumexp(dim=-2)  # (..., B, D)
     weight = (log_precision - total.unsqueeze(-2)).exp()
     return (weight * mu).sum(dim=-2), -total
+
+
+def wasserstein_barycentre(mu: Tensor, logvar: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    r"""The Gaussian with the least mean squared 2-Wasserstein distance to the experts, which have equal weights.
+
+    .. math:: \mu = \frac{1}{|S|} \sum_{m \in S} \mu_m, \qquad \sigma = \frac{1}{|S|} \sum_{m \in S} \sigma_m
+
+    (WB-VAE, arXiv 2412.20487.)
+
+    Args:
+        mu, logvar: the experts' means and log-variances, (M, B, D).
+        mask: True where an expert takes part, (..., B, M); by default everywhere.
+
+    Returns:
+        mean and log-variance, each (..., B, D); 0 where no expert takes part.
+    """
+    experts = torch.cat([mu.double(), (0.5 * logvar.double()).exp()], dim=-1)
+    if mask is None:
+        mean, scale = experts.mean(dim=0).chunk(2, dim=-1)
+    else:
+        n = mask.sum(dim=-1, keepdim=True)
+        mean, scale = (masked_sum(experts, mask) / n.clamp(min=1)).chunk(2, dim=-1)
+        scale = scale + (n == 0)
+    return mean.to(mu), 2 * scale.log().to(mu)
+
+
+def dependent_experts(mu: Tensor, logvar: Tensor, rho: float, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    r"""The consensus of Gaussian experts whose errors have the correlation rho; for rho = 0 the product of experts.
+
+    .. math:: q(z|x_S) = N(z; v \, 1^\top \Sigma^{-1} \mu, \, v), \qquad v = (1^\top \Sigma^{-1} 1)^{-1}, \qquad
+              \Sigma_{mn} = \sigma_m \sigma_n \, (1 \text{ if } m = n, \text{ else } \rho)
+
+    in each dimension (CoDE-VAE, arXiv 2505.01134). The mean can lie outside the experts' ones.
+
+    Args:
+        mu, logvar: the experts' means and log-variances, (M, B, D).
+        rho: from 0 up to, but not including, 1.
+        mask: True where an expert takes part, (..., B, M); by default everywhere.
+
+    Returns:
+        mean and log-variance, each (..., B, D); 0 where no expert takes part.
+    """
+    a = (-0.5 * logvar.double()).exp()  # 1 / sigma_m
+    sums = masked_sum(torch.cat([a, a * mu, a.square(), a.square() * mu], dim=-1), mask)
+    a_sum, a_mu_sum, precision, moment = sums.chunk(4, dim=-1)  # (..., B, D)
+    n = len(mu) if mask is None else mask.sum(dim=-1, keepdim=True, dtype=a.dtype)
+    c = rho / (1 + (n - 1) * rho)  # R^-1 = (I - c 1 1^T) / (1 - rho)
+    total, moment = (x / (1 - rho) for x in (precision - c * a_sum.square(), moment - c * a_sum * a_mu_sum))
+    if mask is not None:
+        total = total + (n == 0)
+    return (moment / total).to(mu), -total.log().to(mu)
+
+
+def hoelder_components(mu: Tensor, logvar: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    r"""The components of the Hoelder pooling of Gaussian experts, a mixture (arXiv 2601.06572, 2606.13381).
+
+    .. math:: q(z|x_S) \propto \Big( \sum_{m \in S} \sqrt{q_m(z)} \Big)^2
+              = \sum_{m \in S} q_m(z) + \sum_{i < j} 2 S_{ij} \frac{\sqrt{q_i(z) q_j(z)}}{S_{ij}}
+
+    S_ij, the Bhattacharyya coefficient of the experts i and j, normalises their pair, which is a Gaussian too.
+
+    .. math:: \log S_{ij} = \sum_d \frac12 \log \frac{2 \sigma_i \sigma_j}{\sigma_i^2 + \sigma_j^2}
+              - \frac{(\mu_i - \mu_j)^2}{4 (\sigma_i^2 + \sigma_j^2)}
+
+    Args:
+        mu, logvar: the experts' means and log-variances, (M, B, D).
+
+    Returns:
+        the pairs i <= j, (T, 2), in which i = j stands for an expert; logits (T, B), means and log-variances (T, B, D).
+    """
+    pairs = torch.triu_indices(len(mu), len(mu), device=mu.device).T  # (T, 2)
+    (mu_i, logvar_i), (mu_j, logvar_j) = ((mu[index], logvar[index]) for index in pairs.T)
+    log_sum = torch.logaddexp(logvar_i, logvar_j)
+    weight = (logvar_j - logvar_i).sigmoid()  # of mu_i
+    means = weight * mu_i + (1 - weight) * mu_j
+    log_s = (
+        0.5 * (math.log(2) + 0.5 * (logvar_i + logvar_j) - log_sum)
+        - 0.25 * ((mu_i - mu_j) * (-0.5 * log_sum).exp()).square()
+    )
+    is_pair = (pairs[:, 0] != pairs[:, 1])[:, None]
+    logits = torch.where(is_pair, math.log(2) + log_s.sum(dim=-1), 0)
+    return pairs, logits, means, math.log(2) + logvar_i + logvar_j - log_sum

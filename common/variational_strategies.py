@@ -209,7 +209,7 @@ class MoeStrategy(Strategy):
 
     def forward(self, params: tuple[Tensor, ...], mask: Tensor | None = None) -> tuple[Tensor, ...]:
         """Parameters, each (M, B, D), and a mask (..., B, M) -> logits (..., B, M), the parameters (..., B, M, D)."""
-        return _equally_weighted(mask, *(p.movedim(0, -2) for p in params))
+        return mixture_of_present(mask, *(p.movedim(0, -2) for p in params))
 
 
 class MopoeStrategy(Strategy):
@@ -221,13 +221,16 @@ class MopoeStrategy(Strategy):
 
     Args:
         product: the strategy that fuses one subset, by default the Gaussian product.
+        logits: of the learned weights of all subsets, (2^M - 1,); an example that lacks modalities has those of its own
+            ones, normalised. None: equal weights.
     """
 
-    is_mixture = needs_standard_prior = True
+    is_mixture = True
 
-    def __init__(self, product: nn.Module | None = None) -> None:
+    def __init__(self, product: Strategy | None = None, logits: nn.Parameter | None = None) -> None:
         super().__init__()
-        self.product = product or GaussianPoeStrategy()
+        self.product, self.logits = product or GaussianPoeStrategy(), logits
+        self.needs_standard_prior = self.product.needs_standard_prior
 
     def forward(self, params: tuple[Tensor, ...], mask: Tensor | None = None) -> tuple[Tensor, ...]:
         """Parameters, each (M, B, D), and a mask (..., B, M) -> logits (..., B, T), the parameters (..., B, T, D)."""
@@ -238,7 +241,7 @@ class MopoeStrategy(Strategy):
             given = subsets.view(-1, *[1] * (mask.dim() - 1), mask.shape[-1]) & mask  # (T, ..., B, M)
             all_present = (mask.unsqueeze(-2) | ~subsets).all(dim=-1)
         products = (p.movedim(0, -2) for p in self.products(params, given, subsets))  # (..., B, T, D)
-        return _equally_weighted(all_present, *products)
+        return mixture_of_present(all_present, *products, logits=self.logits)
 
     def products(self, params: tuple[Tensor, ...], given: Tensor, subsets: Tensor) -> tuple[Tensor, ...]:
         """The parameters of each subset's product, each (T, ..., B, D).
@@ -275,8 +278,8 @@ def _zero_without_modalities(mask: Tensor | None, params: Iterable[Tensor]) -> t
     return tuple(params) if mask is None else tuple(p * mask.any(dim=-1, keepdim=True) for p in params)
 
 
-def _equally_weighted(all_present: Tensor | None, *params: Tensor) -> tuple[Tensor, ...]:
-    """The parameters of a mixture that gives equal weights to the components whose experts are all present.
+def mixture_of_present(all_present: Tensor | None, *params: Tensor, logits: Tensor | None = None) -> tuple[Tensor, ...]:
+    """The parameters of the mixture of the components whose experts are all present.
 
     The other components have weight 0 and the parameters of one of these, so that their samples and densities stay
     finite. In an example without any such component all components have equal weights and parameters 0.
@@ -284,14 +287,16 @@ def _equally_weighted(all_present: Tensor | None, *params: Tensor) -> tuple[Tens
     Args:
         all_present: which components have all their experts, (..., B, T) bool; None for all of them.
         params: the components' parameters, each (..., B, T, D).
+        logits: of the components' weights, (..., B, T) or broadcastable to it; by default equal ones.
 
     Returns:
         logits (..., B, T) and the parameters, each (..., B, T, D).
     """
+    logits = params[0].new_zeros(()) if logits is None else logits
     if all_present is None:
-        return params[0].new_zeros(params[0].shape[:-1]), *params
-    logits = torch.zeros_like(all_present, dtype=params[0].dtype)
-    logits = logits.masked_fill(~all_present & all_present.any(-1, True), -torch.inf)
+        return logits.expand(params[0].shape[:-1]), *params
+    has_any = all_present.any(dim=-1, keepdim=True)
+    logits = torch.where(has_any, logits, 0).masked_fill(~all_present & has_any, -torch.inf)
     shape = torch.broadcast_shapes(logits.shape, params[0].shape[:-1])
     first = all_present.int().argmax(dim=-1, keepdim=True)  # (..., B, 1)
     own = torch.arange(all_present.shape[-1], device=all_present.device)

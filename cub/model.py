@@ -71,6 +71,7 @@ def build(config: SimpleNamespace) -> MultimodalVAE:
         learn_prior=config.learn_prior,
         private=dict.fromkeys(names, n_private) if n_private else None,
         n_clusters=config.n_clusters,
+        rho=config.rho,
     )
 
 

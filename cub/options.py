@@ -79,6 +79,7 @@ FUSIONS = {  # of --fusion: a model that has it, with the objective that is its 
     "mopoe": choices.MODELS["mopoe"]._replace(obj="dreg"),
     "mopoe-published": choices.MODELS["mopoe-published"],
     "mmvae+": choices.MODELS["mmvae+"],
+    **{name: choices.MODELS[name] for name in ("hoelder", "helvae", "wb", "mwb", "code")},
     "joint": choices.MODELS["jmvae"],
     "jnf": choices.MODELS["jnf"],
 }
@@ -97,4 +98,4 @@ def model_of(fusion: str, obj: str | None, n_private: int | None, n_clusters: in
         return choices.MODELS["cmvae"]
     if obj == "dmvae" or (fusion == "poe" and n_private is not None):
         return choices.MODELS["dmvae"]
-    return choices.MODELS[obj] if obj in ("mmjsd", "telbo") else FUSIONS[fusion]
+    return choices.MODELS[obj] if obj in ("mmjsd", "mmvm", "telbo") else FUSIONS[fusion]

@@ -57,6 +57,7 @@ def build(config: SimpleNamespace) -> MultimodalVAE:
         learn_prior=config.learn_prior,
         private=n_own if config.n_private else None,
         n_clusters=config.n_clusters,
+        rho=config.rho,
     )
 
 

@@ -13,7 +13,7 @@ PAPER_MODELS = {  # MMVAE's paper trains them by DReG, with Laplace experts and 
 }
 OTHERS = (
     *("mvae", "mopoe", "mopoe-published", "mvtcae", "crmvae", "mmjsd", "jmvae", "jnf", "telbo", "dmvae"),
-    *("mmvae+", "cmvae"),
+    *("mmvae+", "cmvae", "idmvae", "hoelder", "helvae", "wb", "mwb", "code", "mmvm"),
 )
 MODELS = PAPER_MODELS | {name: choices.MODELS[name] for name in OTHERS}  # of --model
 FAMILY_OF = {  # {--prior-and-posterior, as the authors call it: our name}

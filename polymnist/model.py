@@ -53,6 +53,7 @@ def build(config: SimpleNamespace) -> MultimodalVAE:
         posterior=config.posterior,
         private=dict.fromkeys(names, n_own) if n_own else None,
         n_clusters=config.n_clusters,
+        rho=config.rho,
     )
 
 

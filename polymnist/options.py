@@ -8,7 +8,10 @@ from common.errors import require
 from common.models import choices
 
 MAX_MODALITIES = 10  # photographs to put digits on
-NAMES = ("mvae", "mmvae", "mopoe", "mopoe-published", "mvtcae", "crmvae", "mmjsd", "jnf", "dmvae", "mmvae+", "cmvae")
+NAMES = (
+    *("mvae", "mmvae", "mopoe", "mopoe-published", "mvtcae", "crmvae", "mmjsd", "jnf", "dmvae", "mmvae+", "cmvae"),
+    *("idmvae", "hoelder", "helvae", "wb", "mwb", "code", "mmvm"),
+)
 MODELS = {name: choices.MODELS[name] for name in NAMES}  # of --model
 
 

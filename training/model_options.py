@@ -71,7 +71,8 @@ class ObjectiveOptions:
     """number of random subsets, of 2 to M - 1 of the M modalities, whose ELBOs --obj mvae adds in each batch"""
     alpha: float | None = None
     """weight of the KLs between the joint posterior and those of single modalities. None: 0.1 (Suzuki et al. 2016).
-    With --obj mvtcae the weight of its conditional terms, 0 to 1. None: 5/6, as in the authors' script for PolyMNIST"""
+    With --obj mvtcae the weight of its conditional terms, 0 to 1. None: 5/6, as in the authors' script for PolyMNIST.
+    With --obj mmvm the weight of the KLs to the prior, 0 to 1. None: 0, as at the end of the authors' training"""
 
     def record(self) -> Model:
         """What there is to know about the config's model; with an option --fusion, of a model that has it."""
@@ -96,8 +97,8 @@ class ObjectiveOptions:
         exists = self.objectives()
         obj = self.obj or exists[0]
         check_objective(obj, exists, self.named(), family, self)
-        in_range = obj != "mvtcae" or self.alpha is None or self.alpha <= 1
-        require(in_range, f"--alpha must lie between 0 and 1 with --obj mvtcae, it is {self.alpha}")
+        in_range = obj not in ("mvtcae", "mmvm", "mmvm-mixture") or self.alpha is None or self.alpha <= 1
+        require(in_range, f"--alpha must lie between 0 and 1 with --obj {obj}, it is {self.alpha}")
         enough = obj != "iwae" or family.has_density or self.K != 1
         require(enough, f"--obj iwae with {family.name} experts takes two samples or more: raise --K")
         averages = f"--looser takes the mean over a mixture's components, and {self.named()} is not a mixture"
@@ -132,12 +133,14 @@ class PairModelOptions(ObjectiveOptions):
 
 @dataclass(kw_only=True)
 class PrivateOptions(ObjectiveOptions):
-    """Private latents of the modalities, and a prior of clusters; the config's `record` says who has them."""
+    """Private latents, a prior of clusters, dependent experts; the config's `record` says who has them."""
 
     n_private: int | None = None
     """number of private latents of each modality"""
     n_clusters: int | None = None
     """number of clusters in --model cmvae's prior. None: 40, as in CMVAE's code"""
+    rho: float | None = None
+    """correlation of the errors of --model code's experts, 0 to 0.8. None: 0.4"""
     K: int | None = None
     """importance samples from each expert. None: 1 for --model mmvae+ and cmvae, as in MMVAE+'s code, else 30"""
 
@@ -162,6 +165,8 @@ class PrivateOptions(ObjectiveOptions):
         learns_scales = record.clusters and getattr(self, "learn_prior", False)
         require(not learns_scales, "a clustered prior has fixed scales: leave out --learn-prior")
         require_positive(self, "n_clusters")
+        dependent = record.fusion == "code" or self.rho is None
+        require(dependent, f"--rho needs a model with dependent experts, not {self.named()}: leave it out")
 
 
 @dataclass(kw_only=True)

@@ -76,9 +76,19 @@ MODELS = {
     ),
     "mmvae+": Model("mmvae+", "mixture of experts over shared latents; each modality also has private latents", **PLUS),
     "cmvae": Model("mmvae+", "mmvae+ with a prior of clusters", clusters=True, **PLUS),
+    "idmvae": Model("mmvae+", "mmvae+ whose shared and private latents are told apart", **PLUS | {"obj": "idmvae"}),
+    "hoelder": Model("hoelder", "mixture of the experts and of the normalised products of pairs"),
+    "helvae": Model("helvae", "one Gaussian with the mean and variances of hoelder's mixture", obj="elbo"),
+    "wb": Model("wb", "Wasserstein barycentre of the experts", obj="elbo"),
+    "mwb": Model("mwb", "mixture of the Wasserstein barycentres of all subsets"),
+    "code": Model("code", "mixture of all subsets' dependent experts, with learned weights", obj="code"),
+    "mmvm": Model("moe", "each modality is decoded from its own latents, which are drawn together", obj="mmvm"),
 }
 # those of two modalities, an image and a label or text; their mixture of experts is called bivcca
-PAIR_MODELS = tuple(name for name in MODELS if name not in ("mmvae", "dmvae", "mmvae+", "cmvae"))
+PAIR_MODELS = (
+    *("mvae", "mvae-q", "jmvae", "jnf", "vae", "cvae", "bivcca", "mopoe", "mopoe-published", "mvtcae", "crmvae"),
+    *("mmjsd", "telbo"),
+)
 
 
 class Networks(NamedTuple):
@@ -149,6 +159,7 @@ def build_pair(
     posterior: str,
     n_private: int | None = None,
     n_clusters: int | None = None,
+    rho: float | None = None,
 ) -> MultimodalVAE:
     """Build a model of two modalities.
 
@@ -158,6 +169,7 @@ def build_pair(
         posterior: a name in FAMILIES.
         n_private: the number of latents that belong to the first modality alone, for models that have such.
         n_clusters: of the prior, for models whose prior is a mixture.
+        rho: correlation of the experts, for code.
 
     Raises:
         InputError: the model's fusion does not exist for the family.
@@ -193,4 +205,5 @@ def build_pair(
         posterior=posterior,
         private=private,
         n_clusters=n_clusters,
+        rho=rho,
     )

@@ -14,6 +14,7 @@ from common.likelihoods import GroupedLikelihood
 from common.modalities import n_shared_latents
 from common.models.families import FAMILIES, Family
 from common.multimodal_vae import MultimodalVAE
+from common.pooling_strategies import DependentStrategy, HellingerStrategy, HoelderStrategy, WassersteinStrategy
 from common.priors import ClusteredPrior
 from common.variational_posteriors import (
     JointFlowsPosterior,
@@ -83,7 +84,7 @@ class Fusion(NamedTuple):
 
     summary: what --help says, with the paper.
     strategy: family, keys of the encoders -> the strategy's module; None if its network must be given (`SetStrategy`,
-        `UnstructuredStrategy`).
+        `UnstructuredStrategy`). That of code takes `rho` too.
     exists: family -> whether the fusion exists for it.
     is_mixture: whether the posterior is a mixture of the family's members.
     posterior: the family's module, the model's latents, its encoders -> the module that makes q(z|x_S) of what the
@@ -149,6 +150,36 @@ FUSIONS = {
         lambda family: family.is_gaussian,
         is_mixture=True,
     ),
+    "hoelder": Fusion(
+        "mixture of the experts and of the normalised products of pairs (Hoelder pooling: arXiv 2606.13381)",
+        lambda family, encoders: HoelderStrategy(),
+        lambda family: family.is_gaussian,
+        is_mixture=True,
+    ),
+    "helvae": Fusion(
+        "one Gaussian with hoelder's mean and variances (HELVAE: Vo & Valera 2026, arXiv 2601.06572)",
+        lambda family, encoders: HellingerStrategy(),
+        lambda family: family.is_gaussian,
+    ),
+    "wb": Fusion(
+        "2-Wasserstein barycentre of the experts (WB-VAE: arXiv 2412.20487)",
+        lambda family, encoders: WassersteinStrategy(),
+        lambda family: family.is_gaussian,
+    ),
+    "mwb": Fusion(
+        "mixture of the barycentres of all subsets (MWB-VAE: arXiv 2412.20487)",
+        lambda family, encoders: MopoeStrategy(WassersteinStrategy()),
+        lambda family: family.is_gaussian,
+        is_mixture=True,
+    ),
+    "code": Fusion(
+        "mixture of all subsets' dependent experts, with learned weights (CoDE-VAE: arXiv 2505.01134)",
+        lambda family, encoders, rho=0.4: MopoeStrategy(
+            DependentStrategy(rho), nn.Parameter(torch.zeros(2 ** len(encoders) - 1))
+        ),
+        lambda family: family.is_gaussian,
+        is_mixture=True,
+    ),
     "own": Fusion(
         "each subset of the modalities has its own encoder (VAE, CVAE)",
         lambda family, encoders: OwnExpertStrategy(encoders),
@@ -201,6 +232,7 @@ def VAE(
     learn_prior: bool = False,
     private: Mapping[str, int] | None = None,
     n_clusters: int | None = None,
+    rho: float | None = None,
 ) -> MultimodalVAE:
     """The model with a fusion and a posterior family.
 
@@ -211,9 +243,10 @@ def VAE(
         posterior: a family, or a name in FAMILIES.
         learn_prior: learn the prior's scales, if its family has any.
         n_clusters: number of clusters of a prior that is a mixture (CMVAE); None: the family's own prior.
+        rho: correlation of the experts of the fusion code; None: 0.4.
 
     Raises:
-        InputError: the fusion does not exist for the family, or it needs private latents.
+        InputError: the fusion does not exist for the family, it needs private latents, or it has no rho.
     """
     known = not isinstance(posterior, str) or posterior in FAMILIES
     require(known, f"there is no posterior family {posterior}: there are {', '.join(FAMILIES)}")
@@ -221,12 +254,13 @@ def VAE(
     private = private or {}
     latents = Latents(n_shared_latents(latent_dim, private), {name: private.get(name, 0) for name in encoder})
     strategy, variational_posterior, auxiliary, record = fusion, family.posterior(latents.sizes), None, None
+    require(rho is None or fusion == "code", "rho is the correlation of the experts of the fusion code: leave it out")
     if isinstance(fusion, str):
         check_fusion(fusion, family)
         record = FUSIONS[fusion]
         own_network = f"the fusion {fusion} has its own network: give VAE the strategy, not its name"
         require(record.strategy is not None, own_network)
-        strategy = record.strategy(family, tuple(encoder))
+        strategy = record.strategy(family, tuple(encoder), **({} if rho is None else {"rho": rho}))
         auxiliary = family.prior(latents.sizes, True) if record.auxiliary else None
     if record and record.posterior:
         variational_posterior = record.posterior(variational_posterior, latents, encoder)

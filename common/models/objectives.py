@@ -27,9 +27,11 @@ WITHOUT_K = ("elbo", "elbo-importance")  # MMVAE's code takes and ignores --K wi
 ARGUMENTS = {"dreg": "gradient", "approx_m": "K"}  # what the classes call these options
 NONE = MappingProxyType({})
 SAMPLES = {"K": 30, "looser": True}  # as in MMVAE's paper (Shi et al. 2019); its script has K = 20
-PRODUCTS, MIXTURES = ("poe", "product", "quotient"), ("moe", "mopoe", "mopoe-published")
+PRODUCTS, MIXTURES = ("poe", "product", "quotient"), ("moe", "mopoe", "mopoe-published", "mwb")
+POOLED = ("helvae", "wb")  # one Gaussian for every subset, which is no product
+LEARN_WEIGHTS = ("hoelder", "code")  # mixtures whose weights have gradients, which DReG and a drawn component ignore
 SINGLE_NETWORKS = ("set", "unstructured")  # one network gives the posterior of every subset
-WEIGHTED = (*PRODUCTS, *MIXTURES, "mmvae+", "own", *SINGLE_NETWORKS)  # have importance-weighted bounds
+WEIGHTED = (*PRODUCTS, *POOLED, *MIXTURES, "mmvae+", "own", *SINGLE_NETWORKS)  # have importance-weighted bounds
 
 
 class ObjectiveRecord(NamedTuple):
@@ -92,14 +94,14 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
     ),
     "mvae": ObjectiveRecord(
         objectives.MvaeElbo,
-        (*PRODUCTS, *SINGLE_NETWORKS),
+        (*PRODUCTS, *POOLED, *SINGLE_NETWORKS),
         "ELBO of all modalities, of each one, and of --approx-m random subsets",
         options={"approx_m": 0},
         needs_density=False,
     ),
     "elbo": ObjectiveRecord(
         objectives.StandardElbo,
-        (*PRODUCTS, *MIXTURES, "own", *SINGLE_NETWORKS),
+        (*PRODUCTS, *POOLED, *MIXTURES, *LEARN_WEIGHTS, "own", *SINGLE_NETWORKS),
         "ELBO of all modalities; for a mixture the mean over its components",
         needs_density=False,
     ),
@@ -116,12 +118,33 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
         "mmJSD's mixture of experts and prior, with KLs to their geometric mean; no bound on log p(X)",
         gaussian=True,
     ),
+    "code": ObjectiveRecord(
+        objectives.CodeElbo,
+        ("code",),
+        "mean over the subsets, by learned weights, of the ELBO with a subset's posterior; the weights' entropy",
+    ),
+    "mmvm": ObjectiveRecord(
+        objectives.MmvmElbo,
+        ("moe",),
+        "each modality from its own expert, with KLs between the experts; no bound on log p(X)",
+        options={"alpha": 0.0},
+        gaussian=True,
+    ),
+    "mmvm-mixture": ObjectiveRecord(
+        objectives.MmvmElbo,
+        ("moe",),
+        "mmvm with KLs from the experts to their mixture, by samples, as in its paper",
+        options={"alpha": 0.0},
+        fixed={"to_mixture": True},
+    ),
     "dmvae": ObjectiveRecord(
-        objectives.DmvaeElbo, PRODUCTS, "ELBO of all modalities with the posterior of all, and with that of each one"
+        objectives.DmvaeElbo,
+        (*PRODUCTS, *POOLED),
+        "ELBO of all modalities with the posterior of all, and with that of each one",
     ),
     "ar": ObjectiveRecord(
         objectives.ArElbo,
-        (*PRODUCTS, "joint", "set", "unstructured"),
+        (*PRODUCTS, *POOLED, "joint", "set", "unstructured"),
         "chain rule over the modalities in a random order, no bound",
     ),
     "elbo-importance": ObjectiveRecord(
@@ -135,10 +158,16 @@ OBJECTIVES = {  # the first one that exists for a fusion is its default
     ),
     "iwae": ObjectiveRecord(
         objectives.IwaeElbo,
-        WEIGHTED,
+        (*WEIGHTED, *LEARN_WEIGHTS),
         "importance-weighted bound with its own gradient",
         options=SAMPLES,
         needs_density=False,
+    ),
+    "idmvae": ObjectiveRecord(
+        objectives.IdmvaeElbo,
+        ("mmvae+",),
+        "iwae, InfoNCE between shared latents, and latents of swapped examples that come back",
+        options=SAMPLES,
     ),
     "stl": ObjectiveRecord(
         objectives.StlElbo,

@@ -46,18 +46,23 @@ def bound(log_w: Tensor, pi: Tensor, looser: bool) -> Tensor:
 
     Args:
         log_w: (T, K, B).
-        pi: the components' weights in the mixture, (T, B), which have no gradient.
+        pi: the components' weights in the mixture, (T, B).
     """
     if looser:
         return (pi * log_w.logsumexp(dim=1)).sum(dim=0) - math.log(log_w.shape[1])
-    return (log_w + pi.log()[:, None]).flatten(0, 1).logsumexp(dim=0) - math.log(log_w.shape[1])
+    return (log_w + _log(pi)[:, None]).flatten(0, 1).logsumexp(dim=0) - math.log(log_w.shape[1])
+
+
+def _log(pi: Tensor) -> Tensor:
+    """log pi, -inf with a gradient of 0 where pi is 0."""
+    return torch.where(pi > 0, pi, 1).log().masked_fill(pi == 0, -torch.inf)
 
 
 def normalised(log_w: Tensor, pi: Tensor, looser: bool) -> Tensor:
     """pi_t w_tk over the sum of all pi_t w_tk; looser: w_tk over the sum of its own component's: (T, K, B)."""
     if looser:
         return log_w.softmax(dim=1)
-    return (log_w + pi.log()[:, None]).flatten(0, 1).softmax(dim=0).view_as(log_w)
+    return (log_w + _log(pi)[:, None]).flatten(0, 1).softmax(dim=0).view_as(log_w)
 
 
 def coefficients(log_w: Tensor, pi: Tensor, looser: bool) -> Tensor:

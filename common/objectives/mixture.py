@@ -1,17 +1,17 @@
-"""ELBOs of posteriors that are mixtures, and mmJSD."""
+"""ELBOs of posteriors that are mixtures, CoDE-VAE, MMVM and mmJSD."""
 
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Categorical, Distribution
 
 from common.data.batches import Batch
 from common.distributions.location_scale import DiagonalGaussian
 from common.errors import require
 from common.experts import product_of_experts
 from common.multimodal_vae import MultimodalVAE
-from common.objectives.base import Bound, MultimodalObjective
+from common.objectives.base import Bound, MultimodalObjective, bound_of, by_modality
 
 
 class MmvaeElbo(MultimodalObjective):
@@ -52,6 +52,91 @@ class MmvaeElbo(MultimodalObjective):
         log_p = self.decode(self.model, batch)(z, where=pi[..., None] > 0)  # {name: (T, B)}
         means = {name: (pi * x).sum(dim=0) for name, x in log_p.items()}
         return self.elbo("mixture", means, kl, beta, batch.mask)
+
+
+class CodeElbo(MmvaeElbo):
+    r"""CoDE-VAE: the mean of the ELBOs with the posteriors of all subsets, by learned weights (arXiv 2505.01134).
+
+    .. math:: \sum_S \pi_S \Big[ E_{q_S(z|X)} \sum_m \lambda_m \log p(x_m|z) - \beta KL(q_S(z|X) || p(z)) \Big]
+
+    A lower bound on log p(X). The loss adds -H(pi), the entropy of the weights over all subsets, as in the authors'
+    code; without it all of the weight would go to one subset.
+
+    Args:
+        entropy: the weight of H(pi) in the loss; 1000 in the authors' code.
+
+    Raises:
+        InputError: a mixture without learned weights.
+    """
+
+    def __init__(
+        self, model: MultimodalVAE, weights: Mapping[str, float] | None = None, entropy: float = 1000.0
+    ) -> None:
+        super().__init__(model, weights)
+        learned = getattr(self.model.variational_strategy, "logits", None) is not None
+        require(learned, "CodeElbo needs a mixture with learned weights, the fusion code: take MmvaeElbo for others")
+        self.entropy = entropy
+
+    def loss(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> tuple[Tensor, Bound]:
+        loss, found = super().loss(inputs, beta)
+        return loss - self.entropy * Categorical(logits=self.model.variational_strategy.logits).entropy(), found
+
+
+class MmvmElbo(MultimodalObjective):
+    r"""MMVM: each modality is decoded from its own latents; KLs draw the experts together (arXiv 2403.05300).
+
+    .. math:: \sum_{m \in S} E_{q_m} \lambda_m \log p(x_m|z) - \beta \sum_{m \in S} \Big[
+              \frac{1 - \alpha}{|S|} \sum_{n \in S} KL(q_m || q_n) + \alpha KL(q_m || p(z)) \Big]
+
+    This is the authors' code, an upper bound of the paper's KLs from each expert to the mixture of all,
+    `to_mixture`. The code lowers alpha from 1 to 0 in training; here it is constant. There is no joint posterior: given
+    some modalities z comes from one of their experts. With alpha = 0 nothing draws z towards p(z), so that draws of the
+    prior show nothing: fit a density to the latents.
+
+    Args:
+        alpha: the weight of the KLs to the prior, 0 to 1.
+        to_mixture: the KLs are those to the mixture of the experts, by one sample of each.
+
+    Raises:
+        InputError: an alpha outside its range, a posterior that has not one expert for each modality, or private
+            latents.
+    """
+
+    of_mixtures = True
+
+    def __init__(
+        self,
+        model: MultimodalVAE,
+        alpha: float = 0.0,
+        weights: Mapping[str, float] | None = None,
+        to_mixture: bool = False,
+    ) -> None:
+        super().__init__(model, weights)
+        require(0 <= alpha <= 1, f"alpha must lie between 0 and 1, it is {alpha}")
+        fits = self.model.n_columns == len(self.model.modalities) and not self.model.private
+        require(fits, "MMVM needs one expert for each modality, no sets and no private latents: take MmvaeElbo")
+        self.alpha, self.to_mixture = alpha, to_mixture
+
+    def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
+        """What is maximised for each example, (B,); the term kl is the KLs to the prior."""
+        batch = self.model.observe(inputs)
+        q = self.model.fuse(self.model.experts(batch), batch.mask)
+        pi, experts = q.weights, q.components  # (M, B), batch shape (B, M)
+        present = (pi > 0).T  # (B, M)
+        z = experts.rsample()  # (B, M, D)
+        log_p = self.decode(self.model, batch)(z.movedim(1, 0), torch.eye(len(pi), dtype=torch.bool))  # {name: (M, B)}
+        if self.to_mixture:
+            between = experts.log_prob(z) - q.log_prob(z.movedim(1, 0)).T
+        else:
+            pairs = experts.map_parameters(lambda x: x.unsqueeze(2)).kl(
+                experts.map_parameters(lambda x: x.unsqueeze(1))
+            )
+            between = (pairs * pi.T.unsqueeze(1)).sum(dim=2)  # (B, M)
+        to_prior, between = (torch.where(present, kl, 0).sum(dim=1) for kl in (experts.kl(self.model.prior()), between))
+        sums = {name: x.sum(dim=0) for name, x in log_p.items()}
+        kl = (1 - self.alpha) * between + self.alpha * to_prior
+        terms = {"kl": to_prior, "kl between": between} | sums
+        return bound_of(self.weighted_sum(sums) - beta * kl, by_modality("mixture", terms), batch.mask)
 
 
 class MmjsdElbo(MultimodalObjective):

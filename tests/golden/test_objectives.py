@@ -26,7 +26,9 @@ D, N_PRIVATE, N_FEATURES, HIDDEN = 3, 2, 3, 5
 LAMBDAS = {"a": 2.0, "b": 0.5}
 ABSENT = {2: {"a": (1, 3), "b": (2,)}, 3: {"a": (1, 3), "b": (2, 4), "c": (1, 2, 3)}}  # rows, by number of modalities
 COMPLETE = ("jmvae", "student", "telbo", "jnf")  # objectives that take no incomplete examples
-WITH_PRIVATE = ("poe", "product", "quotient", "moe", "mopoe", "mopoe-published")
+POOLED = ("helvae", "wb", "mwb", "hoelder", "code")
+WITH_PRIVATE = ("poe", "product", "quotient", "moe", "mopoe", "mopoe-published", *POOLED)
+ALL_SHARED = ("mmjsd", "mmvm", "mmvm-mixture")  # objectives of models without private latents
 
 
 class Joint(nn.Module):
@@ -147,7 +149,9 @@ def test_objectives_of_a_fusion(fusion):
     found = {}
     for family, record in FAMILIES.items():
         for private in (False, True) if record.private_latents and fusion in WITH_PRIVATE else (False,):
-            for obj in (obj for obj in OBJECTIVES if exists(fusion, record, obj) and not (private and obj == "mmjsd")):
+            for obj in (
+                obj for obj in OBJECTIVES if exists(fusion, record, obj) and not (private and obj in ALL_SHARED)
+            ):
                 for name, options in variants(obj, fusion).items():
                     key = f"{family}{', private latents' if private else ''}: {obj}{name}"
                     found[key] = figures(model_of(fusion, family, private), obj, **options)

@@ -15,6 +15,8 @@ from tests.helpers.private_latents import N_SHARED, PLACES
 
 STRATA = 42  # a multiple of the numbers of components (1, 2, 3, 7) and of orders (1, 2, 6) of up to three modalities
 SHARED = slice(N_SHARED)
+RHO = 0.4  # of the fusion code
+SUBSETS = ("mopoe", "mopoe-published", "mwb", "code")  # mixtures with a component for each subset
 
 
 class Known:
@@ -29,6 +31,7 @@ class Known:
     def __init__(self, model, fusion, weights, scales, inputs):
         self.fusion, self.weights, self.scales, self.inputs = fusion, weights, scales, inputs
         self.places = PLACES if model.private else {}
+        self.logits = getattr(model.variational_strategy, "logits", None)
         self.experts = {}  # {encoder's key: mean and precision (D,)}
         for key, encoder in model.encoder.items():
             mu, logvar = (x.detach()[0] for x in encoder(*(inputs[name] for name in key.split(","))))
@@ -39,6 +42,10 @@ class Known:
         parts = [self._component(subset) for subset in self._components(given)] or [(torch.zeros(N_SHARED),) * 2]
         mean, precision = (torch.stack(part).double() for part in zip(*parts, strict=True))
         variance = 1 / precision if given else torch.ones_like(mean)
+        if self.fusion == "helvae" and given:  # the moments of the mixture
+            pi = self.pi(given)
+            mean, variance = pi @ mean, pi @ (variance + mean**2) - (pi @ mean) ** 2
+            mean, variance = mean[None], variance[None]
         for name in self.places:
             place = self.places[name]
             own = torch.zeros(2, place.stop - place.start).double() + torch.tensor([[0.0], [1.0]])
@@ -53,7 +60,32 @@ class Known:
         """The subsets whose experts are multiplied, one for each component."""
         if self.fusion == "moe":
             return [(name,) for name in given]
-        return subsets_of(given) if self.fusion.startswith("mopoe") else [given] * bool(given)
+        if self.fusion in ("hoelder", "helvae"):
+            return list(itertools.combinations_with_replacement(given, 2))
+        return subsets_of(given) if self.fusion in SUBSETS else [given] * bool(given)
+
+    def pi(self, given):
+        """The weights of the components, (T,)."""
+        components = self._components(given)
+        weight = torch.ones(max(len(components), 1)).double()
+        if self.fusion == "code" and given:
+            of_all = dict(zip(map(frozenset, self._in_binary_order()), self.logits.exp(), strict=True))
+            weight = torch.stack([of_all[frozenset(subset)] for subset in components])
+        if self.fusion in ("hoelder", "helvae") and given:
+            weight = torch.stack([self._bhattacharyya(*pair) * (1 + (pair[0] != pair[1])) for pair in components])
+        return weight / weight.sum()
+
+    def _in_binary_order(self):
+        names = list(self.weights)
+        return [[name for i, name in enumerate(names) if code >> i & 1] for code in range(1, 2 ** len(names))]
+
+    def _bhattacharyya(self, i, j):
+        """The integral of the root of the product of two experts' densities."""
+        (mu_i, v_i), (mu_j, v_j) = (
+            (x[SHARED] ** (-1 if k else 1) for k, x in enumerate(self.experts[m])) for m in (i, j)
+        )
+        distance = (mu_i - mu_j) ** 2 / (v_i + v_j) / 4 + ((v_i + v_j) / (v_i * v_j).sqrt() / 2).log() / 2
+        return (-distance.sum()).exp()
 
     def _component(self, subset):
         """The mean and the precision of the shared latents, (2,) each."""
@@ -62,8 +94,24 @@ class Known:
         prior = {"poe": 1, "quotient": 1, "mopoe": 1, "mopoe-published": len(subset) == len(self.weights)}
         each = 1 if self.fusion == "quotient" else 0  # what a posterior's precision has more than its expert's
         experts = [tuple(x[SHARED] for x in self.experts[name]) for name in subset]
+        if self.fusion in ("hoelder", "helvae"):  # the root of a product
+            total = sum(precision for _, precision in experts)
+            return sum(precision * mu for mu, precision in experts) / total, total / 2
+        if self.fusion in ("wb", "mwb"):
+            mean, scale = (sum(x) / len(subset) for x in zip(*((mu, t.rsqrt()) for mu, t in experts), strict=True))
+            return mean, scale**-2
+        if self.fusion == "code":
+            return self._consensus(*(torch.stack(x) for x in zip(*experts, strict=True)))
         total = prior.get(self.fusion, 0) + sum(precision for _, precision in experts)
         return sum((precision + each) * mu for mu, precision in experts) / total, total
+
+    @staticmethod
+    def _consensus(mu, precision):
+        """Of dependent experts, by full matrices: mean and precision (D,), from (M, D) each."""
+        scales = precision.rsqrt().T  # (D, M)
+        correlation = torch.full((len(mu), len(mu)), RHO, dtype=torch.float64).fill_diagonal_(1)
+        inverse = torch.linalg.inv(scales[:, :, None] * correlation * scales[:, None])  # (D, M, M)
+        return (inverse.sum(dim=1) * mu.T).sum(dim=1) / inverse.sum(dim=(1, 2)), inverse.sum(dim=(1, 2))
 
     def log_p(self, q, names, lambdas):
         """The sum of lambda_m E log p(x_m|z) over z of q's components, (T,)."""
@@ -72,7 +120,8 @@ class Known:
     def elbo(self, given, lambdas, beta, scored=None, encoded=None):
         """E log p of what is scored (default: what is given) less beta KL(q(z|x_S) || p(z)), a mean over components."""
         q = self.posterior(given, encoded)
-        return (self.log_p(q, scored or given, lambdas) - beta * kl_to_prior(*q)).mean()
+        elbos = self.log_p(q, scored or given, lambdas) - beta * kl_to_prior(*q)  # (T,)
+        return elbos[0] if len(elbos) == 1 else self.pi(given) @ elbos
 
     def kl(self, given, other):
         """KL(q(z|x_S) || q(z|x_R))."""
@@ -89,6 +138,8 @@ class Known:
             return sum(self.elbo(subset, lambdas, beta) for subset in subsets)
         if obj == "dmvae":
             return sum(self.elbo(subset, lambdas, beta, pattern, pattern) for subset in subsets)
+        if obj == "mmvm":
+            return sum(self._from_its_own(name, pattern, lambdas, beta, alpha) for name in pattern)
         if obj == "mmjsd":
             return self._mmjsd(pattern, lambdas, beta)
         if obj == "ar":
@@ -104,6 +155,12 @@ class Known:
                 return (log_p + own) / (2 * (m + 1)) - beta / (m + 1) * (kl + distance)
             return log_p - beta * kl - (1 if obj == "jnf" else alpha) * distance
         return self.elbo(pattern, lambdas, beta)
+
+    def _from_its_own(self, name, pattern, lambdas, beta, alpha):
+        """MMVM's part of a modality."""
+        kls = sum(self.kl((name,), (other,)) for other in pattern) / len(pattern)
+        prior = kl_to_prior(*self.posterior((name,))).mean()
+        return self.log_p(self.posterior((name,)), (name,), lambdas).mean() - beta * ((1 - alpha) * kls + alpha * prior)
 
     def _chain(self, order, lambdas, beta):
         """The chain rule in one order: each modality scored by the posterior of it and those before, from theirs."""

@@ -130,7 +130,7 @@ def for_faces(
         n_subsets: random subsets that the objective adds.
         scores_all: see `benchmarks.plain.faces_loss`.
     """
-    private = {"n_private": None, "n_clusters": None}
+    private = {"n_private": None, "n_clusters": None, "rho": None}
     options = SimpleNamespace(n_latents=n_latents, model="mvae", fusion="poe", posterior="gaussian", **private)
     return Experiment(
         partial(import_module(f"{folder}.model").build, options),
@@ -173,7 +173,7 @@ def for_mixtures(
     """
     module = mnist_svhn.model if name == "mnist_svhn" else cub.model
     return Experiment(
-        partial(module.build, SimpleNamespace(**options, learn_prior=True, n_private=None, n_clusters=None)),
+        partial(module.build, SimpleNamespace(**options, learn_prior=True, n_private=None, n_clusters=None, rho=None)),
         partial(DregIwaeElbo, K=K, looser=True),
         plain_mmvae.plain_model,
         partial(plain_mmvae.loss, K=K),

@@ -13,12 +13,12 @@ from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS
 from common.models.objectives import OBJECTIVES, make_objective
 from common.objectives import EnergyIwaeElbo
-from tests.golden.test_objectives import COMPLETE, N_FEATURES, WITH_PRIVATE, exists, model_of, variants
+from tests.golden.test_objectives import ALL_SHARED, COMPLETE, N_FEATURES, WITH_PRIVATE, exists, model_of, variants
 from tests.helpers.fusions import mask_of, subsets_of
 
 LAMBDAS, ALPHA = {"a": 2.0, "b": 0.5, "c": 0.7}, 0.3
 OPTIONS = {"K": 3, "looser": False, "dreg": None, "approx_m": 0, "alpha": ALPHA}
-WEIGHTED = ("iwae", "dreg", "stl")
+WEIGHTED = ("iwae", "dreg", "stl", "idmvae")
 
 
 def cells(fusion):
@@ -28,7 +28,7 @@ def cells(fusion):
         for family, record in FAMILIES.items()
         for private in ((False, True) if record.private_latents and fusion in WITH_PRIVATE else (False,))
         for obj in OBJECTIVES
-        if exists(fusion, record, obj) and not (private and obj == "mmjsd")
+        if exists(fusion, record, obj) and not (private and obj in ALL_SHARED)
     ]
 
 
@@ -83,6 +83,8 @@ def coefficient(objective, obj, term, beta):
         return parts.get(kind) or (m - ALPHA) / m * objective.weights[kind]
     if obj == "crmvae":
         return -beta / (m + 1) if kind.startswith("kl") else objective.weights[kind] / (2 * (m + 1))
+    if obj.startswith("mmvm") and kind.startswith("kl"):
+        return -beta * (ALPHA if kind == "kl" else 1 - ALPHA)
     parts = {"kl": -beta, "kl from joint": -1 if obj == "jnf" else -ALPHA}
     return parts[kind] if kind in parts else objective.weights[kind]
 
@@ -108,7 +110,7 @@ def test_terms_add_up_and_absence_is_a_mask_or_nan_or_nothing_at_all(fusion, dat
     value, terms, _ = expected
     for i, pattern in enumerate(patterns):
         scored = {name.split("/")[1] for name, term in terms.items() if term[i] != 0}
-        assert scored - {"kl", "kl from joint"} == {*pattern}, "what an example lacks counts nothing"
+        assert scored - {"kl", "kl from joint", "kl between"} == {*pattern}, "what an example lacks counts nothing"
         assert pattern or (value[i] == 0 and not scored)
     if obj in WEIGHTED and isinstance(objective, EnergyIwaeElbo):
         return  # it has two samples or more

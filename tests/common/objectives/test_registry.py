@@ -75,14 +75,14 @@ def test_default_objectives_exist_for_every_family_of_their_fusion():
 def test_an_option_is_taken_or_refused(name, capsys):
     """K is ignored with a warning by what MMVAE's code calls elbo, and by ours."""
     for obj in OBJECTIVES:
-        fusion = next(f for f in ("moe", "poe", "joint", "product", "jnf") if f in OBJECTIVES[obj].fusions)
+        fusion = next(f for f in ("moe", "poe", *FUSIONS) if f in OBJECTIVES[obj].fusions)
         print_once.cache_clear()
         if name in OBJECTIVES[obj].options:
             checked(fusion, "gaussian", obj, **{name: VALUES[name]})
         elif name == "K" and obj in ("elbo", "elbo-importance"):
             checked(fusion, "gaussian", obj, K=20)
-            needs = f"warning: --K needs --obj dreg, iwae or stl (got --obj {obj}): it is ignored, as in MMVAE's code\n"
-            assert capsys.readouterr().err == needs
+            needs = f"warning: --K needs --obj dreg, iwae, idmvae or stl (got --obj {obj}): it is ignored, as in "
+            assert capsys.readouterr().err == f"{needs}MMVAE's code\n"
         else:
             with pytest.raises(InputError, match=f"^{option(name)} needs --obj [a-z, -]+ .got --obj {obj}"):
                 checked(fusion, "gaussian", obj, **{name: VALUES[name]})
@@ -105,7 +105,7 @@ def test_a_record_alone_makes_an_objective(monkeypatch):
     monkeypatch.setitem(OBJECTIVES, "mine", record)
     assert objectives_of("poe")[-1] == "mine" and "mine" not in objectives_of("moe")
     checked("poe", "gaussian", "mine", K=4)
-    with pytest.raises(InputError, match="--K needs --obj dreg, iwae, stl or mine .got --obj mvae"):
+    with pytest.raises(InputError, match="--K needs --obj dreg, iwae, idmvae, stl or mine .got --obj mvae"):
         checked("poe", "gaussian", "mvae", K=3)
     objective = make_objective("mine", model_of("poe", "gaussian"), ObjectiveOptions(K=4), {"b": 2.0})
     assert (objective.K, objective.weights["b"]) == (4, 2.0)

@@ -1,0 +1,150 @@
+"""CoDE-VAE's entropy, MMVM's mixture, and IDMVAE's losses of shared and of swapped latents."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.distributions import Categorical
+
+from common.errors import InputError
+from common.likelihoods import CategoricalLikelihood
+from common.models.objectives import make_objective
+from common.objectives import CodeElbo, IdmvaeElbo, MmvaeElbo, MmvmElbo
+from common.objectives.disentangled import TEMPERATURE, info_nce
+from tests.golden.test_objectives import inputs_of, model_of
+from tests.helpers.fusions import with_fusion
+from tests.helpers.linear_gaussian import draw
+
+OPTIONS = SimpleNamespace(K=1, looser=True, dreg=None, approx_m=0, alpha=0.2)
+
+
+def seeded(objective, inputs):
+    torch.manual_seed(0)
+    return objective.loss(inputs)
+
+
+def test_code_adds_the_entropy_of_its_weights_to_the_loss_alone():
+    model = model_of("code", "gaussian")
+    inputs = inputs_of(model, complete=False)
+    plain, bound = seeded(MmvaeElbo(model), inputs)
+    pi = model.variational_strategy.logits.softmax(dim=0)
+    for objective, c in ((make_objective("code", model, OPTIONS), 1000), (CodeElbo(model, entropy=3.0), 3)):
+        loss, found = seeded(objective, inputs)
+        torch.testing.assert_close(loss, plain + c * (pi * pi.log()).sum())
+        torch.testing.assert_close(found.value, bound.value)
+    with pytest.raises(InputError, match="needs a mixture with learned weights, the fusion code: take MmvaeElbo"):
+        CodeElbo(model_of("mopoe", "gaussian"))
+
+
+def test_codes_weights_without_entropy_go_to_the_better_subset_and_with_it_stay():
+    model, weights, scales = with_fusion("code", 2)
+    inputs, logits = draw(weights, scales, 64), model.variational_strategy.logits
+    for p in model.parameters():
+        p.requires_grad_(p is logits)
+    learned = []
+    for entropy in (0.0, 1000.0):
+        logits.data.zero_()
+        objective, optimizer = CodeElbo(model, entropy=entropy), torch.optim.Adam([logits], lr=0.1)
+        for _ in range(50):
+            optimizer.zero_grad()
+            seeded(objective, inputs)[0].backward()
+            optimizer.step()
+        learned.append(Categorical(logits=logits.detach()))
+    assert learned[0].probs.argmax() == 2 and learned[0].probs[2] > 0.8, "the subset of both modalities"
+    assert learned[1].entropy() > math.log(3) - 0.01
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.2])
+def test_mmvm_to_the_mixture_by_quadrature_and_below_the_pairs(alpha):
+    """In one dimension, with two experts; the pairwise KLs bound those to the mixture from above."""
+    model = model_of("moe", "gaussian")
+    inputs = {name: x[:1] for name, x in inputs_of(model, complete=True).items()}
+    for p in (*model.parameters(),):
+        p.requires_grad_(False)
+    n = 200_000
+    many = {name: x.expand(n, -1) for name, x in inputs.items()}
+    by_samples, by_pairs = (MmvmElbo(model, alpha, to_mixture=to_mixture) for to_mixture in (True, False))
+    torch.manual_seed(0)
+    terms = by_samples.bound(many).terms
+    between = terms["mixture/kl between"]
+    experts = model.posterior(inputs).components  # batch shape (1, 3)
+    z = experts.sample((n,))  # (n, 1, 3, D)
+    log_q = experts.log_prob(z.unsqueeze(-2).movedim(2, 0).flatten(0, 1).view(3, n, 1, 1, -1)).squeeze(2)  # (3, n, 3)
+    expected = sum((log_q[m, :, m] - log_q[m].logsumexp(dim=-1) + math.log(3)).mean() for m in range(3))
+    assert abs(between.mean() - expected) < 4 * between.std() * math.sqrt(2 / n)
+    pairs = by_pairs.bound(inputs).terms["mixture/kl between"]
+    assert between.mean() < pairs, "the convexity of the KL"
+    torch.testing.assert_close(terms["mixture/kl"][:1], by_pairs.bound(inputs).terms["mixture/kl"])
+
+
+def test_mmvm_refuses_what_it_has_no_meaning_for():
+    with pytest.raises(InputError, match="alpha must lie between 0 and 1, it is 1.5"):
+        MmvmElbo(model_of("moe", "gaussian"), alpha=1.5)
+    with pytest.raises(InputError, match="one expert for each modality, no sets and no private latents: take Mmvae"):
+        MmvmElbo(model_of("moe", "gaussian", private=True))
+
+
+def test_info_nce_by_hand():
+    """Two modalities and three examples, of which one lacks the second; the others are told apart by an angle."""
+    u = torch.tensor([[[1.0, 0.0], [0.0, 2.0], [5.0, 5.0]], [[2.0, 0.0], [3.0, 3.0], [1.0, 0.0]]], dtype=torch.float64)
+    present = torch.tensor([[True, True, True], [True, True, False]])
+    half = math.sqrt(0.5)
+    cosines = torch.tensor([[1.0, half], [0.0, half]], dtype=torch.float64) / TEMPERATURE
+    expected = -(cosines.log_softmax(dim=1).diagonal().sum() + _second_to_first(half)) / 4
+    torch.testing.assert_close(info_nce(u, present), expected)
+    assert info_nce(u, present & False) == 0
+
+
+def _second_to_first(half):
+    """log-probabilities that the second modality's two examples find their own first one among all three."""
+    cosines = torch.tensor([[1.0, 0.0, half], [half, half, 1.0]], dtype=torch.float64) / TEMPERATURE
+    return cosines.log_softmax(dim=1)[[0, 1], [0, 1]].sum()
+
+
+def test_idmvae_is_mmvae_plus_bound_and_two_losses():
+    model = model_of("mmvae+", "gaussian")
+    inputs = inputs_of(model, complete=False)
+    plain, bound = seeded(make_objective("iwae", model, OPTIONS), inputs)
+    objective = make_objective("idmvae", model, OPTIONS)
+    assert (objective.contrast, objective.swaps) == (80, 20)
+    whole, found = seeded(objective, inputs)
+    torch.testing.assert_close(found.value, bound.value)
+    parts = [seeded(IdmvaeElbo(model, 1, True, contrast=c, swaps=s), inputs)[0] - plain for c, s in ((1, 0), (0, 1))]
+    assert all(part > 0.01 for part in parts)
+    torch.testing.assert_close(whole, plain + 80 * parts[0] + 20 * parts[1])
+
+
+def test_swapped_latents_are_missed_by_their_squares():
+    """All that is decoded is 0, and so is what is found again; the private latents are those of the row before."""
+    model = model_of("mmvae+", "gaussian")
+    objective = IdmvaeElbo(model)
+    n, (modality, *_) = 4, model.private
+    d = model.n_shared + len(modality.private_latents)
+    for name in model.modalities:
+        encoder, decoder = model.encoder[name], model.decoder[model.modality[name].decoder.key]
+        with torch.no_grad():
+            encoder.linear.weight.zero_()
+            encoder.linear.bias.zero_()
+            decoder.weight.zero_()
+            decoder.bias.zero_()
+    z = torch.randn(3, n, model.latent_dim, dtype=torch.float64)
+    everything = torch.ones(3, n, dtype=torch.bool)
+    swapped = torch.cat([z[..., : model.n_shared], z[..., model.n_shared :].roll(1, dims=1)], dim=-1)
+    expected = sum(x.part_of(swapped[m]).square().sum() / (n * d) for m, x in enumerate(model.private))
+    torch.testing.assert_close(objective.lost(z, everything), expected)
+    only_two = everything.clone()
+    only_two[:, 2:] = False  # of the pairs (0, 3), (1, 0), (2, 1), (3, 2) one is left
+    expected = sum(x.part_of(swapped[m, 1]).square().sum() / (n * d) for m, x in enumerate(model.private))
+    torch.testing.assert_close(objective.lost(z, only_two), expected)
+
+
+def test_idmvae_refuses_classes_and_other_posteriors():
+    with pytest.raises(
+        InputError, match="needs private latents of each modality and auxiliary priors: take the fusion"
+    ):
+        IdmvaeElbo(model_of("moe", "gaussian", private=True))
+    model = model_of("mmvae+", "gaussian")
+    model.likelihood["b"] = CategoricalLikelihood()
+    with pytest.raises(InputError, match="IDMVAE decodes values with gradients, and b has classes: take iwae"):
+        IdmvaeElbo(model)
