@@ -21,6 +21,7 @@ OPTIONS = SimpleNamespace(
     learn_prior=True,
     n_private=None,
     n_clusters=None,
+    rho=None,
 )
 
 

@@ -39,7 +39,7 @@ from tools.exploration.views import NO_ATTRIBUTE, NONE, SHOWN, VIEWS, Attributes
 OPTIONS = {
     "n_latents": 6, "model": "mvae", "posterior": "gaussian", "fusion": "poe", "teacher_forcing": False,
     "learn_prior": True, "prior_and_posterior": "laplace", "num_hidden_layers": 1, "llik_scaling": 1.0, "obj": "elbo",
-    "n_modalities": 3, "n_private": None, "n_clusters": None, "networks": "conv",
+    "n_modalities": 3, "n_private": None, "n_clusters": None, "rho": None, "networks": "conv",
 }  # fmt: skip
 
 

@@ -57,6 +57,9 @@ EFFECTS = [  # a train.py, options of all, and options of which each changes the
         for option in ("--K 3", "--no-looser", "--dreg published", "--dreg stop-all")
     ),
     (multimnist.train, TEXTS, "--lambda-text 2"),
+    (mnist_svhn.train, f"{PAIRS} --model code", "--rho 0.7"),
+    (mnist_svhn.train, f"{PAIRS} --model mmvm", "--alpha 0.5"),
+    (mnist_svhn.train, f"{PAIRS} --model mmvm", "--obj mmvm-mixture"),
     *((celeba19.train, FACES, option) for option in ("--lambda-attrs 1", "--weighting authors", "--approx-m 0")),
     (mnist_svhn.train, f"{PAIRS} --K 2", "--llik-scaling 1"),
     (polymnist.train, PAIRS, "--missing 0.5"),
