@@ -25,6 +25,13 @@ DEFAULTS = {  # objective, family, K, whether the prior's scales are learned
     "dmvae": ("dmvae", "normal", None, False),
     "mmvae+": ("iwae", "laplace", 1, False),
     "cmvae": ("iwae", "laplace", 1, False),
+    "idmvae": ("idmvae", "laplace", 1, False),
+    "hoelder": ("elbo", "normal", None, False),
+    "helvae": ("elbo", "normal", None, False),
+    "wb": ("elbo", "normal", None, False),
+    "mwb": ("elbo", "normal", None, False),
+    "code": ("code", "normal", None, False),
+    "mmvm": ("mmvm", "normal", None, False),
 }
 
 
