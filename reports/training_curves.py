@@ -81,6 +81,8 @@ def _title(quantity: str, subsets: Sequence[str], names: Mapping[str, str]) -> s
         return f"KL of {names[subsets[0]]}" if len(subsets) == 1 else "KL from the prior"
     if quantity == "kl from joint":
         return f"KL of {names['joint']} from each"
+    if quantity == "kl between":
+        return "KLs between the experts"
     if quantity.startswith("kl "):  # of a latent variable of vhe
         return f"KL of {quantity.removeprefix('kl ')}"
     return f"log p({quantity}|z)" if subsets[0] else quantity

@@ -50,6 +50,11 @@ def test_a_panel_of_one_posterior_names_it(drawn):
     assert legend(figure) == ["q(z|a,b)", "q(z|a)"], "without validation the styles need no key"
 
 
+def test_the_panel_of_mmvms_kls_between_experts_says_so(drawn):
+    figure = curves(drawn, [{"epoch": 1, "train": {"bound": 0.0, "mixture/kl": 1.0, "mixture/kl between": 2.0}}])
+    assert [axis.get_title() for axis in figure.axes][2] == "KLs between the experts"
+
+
 def test_curves_of_validation_have_the_epochs_that_were_evaluated(drawn):
     lines = [{"epoch": epoch, "train": {"bound": -1.0 * epoch}} for epoch in (1, 2, 3, 4)]
     for line in lines[1::2]:
