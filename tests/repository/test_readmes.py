@@ -41,6 +41,7 @@ from reports.analysis import parameter_counts
 from tests.helpers import what_exists
 from tests.helpers.celeba_files import write_celeba
 from tests.helpers.cub_files import write_cub, write_image
+from tests.helpers.mfeat_files import write_mfeat
 from tests.helpers.mnist_files import IMAGES, write_mnist
 from tests.helpers.omniglot_files import write_omniglot
 from tests.helpers.resnet import small_resnet
@@ -245,6 +246,7 @@ def test_commands_of_the_readmes_run(readme, tmp_path, monkeypatch, capsys, requ
         request.getfixturevalue("finely")
     write_celeba(tmp_path / "data", n=16)
     write_cub(tmp_path / "data")
+    write_mfeat(tmp_path / "data")
     write_image(tmp_path / "bird.jpg", 0)
     twenty = {"images_background": {"Greek": (20, 20), "Latin": (20, 20)}, "images_evaluation": {"Tengwar": (20, 20)}}
     write_omniglot(tmp_path / "data", sets=twenty, first=961)  # as Omniglot's test images begin with 0965
