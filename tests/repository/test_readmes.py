@@ -226,6 +226,7 @@ SMALLER = {  # by folder and script, script, or subcommand
     "loglike": "--limit 5 --n-samples 2",
     "analyse.py": "--limit 25 --no-umap --n-samples 10",
     "vision/analyse.py": "--limit 25 --no-umap",
+    "mfeat/analyse.py": "--limit 25 --n-samples 2",
     "cub/train.py": "--K 1 --limit 12",
     "cub/features.py": "--size 32 --epochs 1 --batch-size 4",
     "cub/analyse.py": "--n-samples 5 --components 2 --no-umap",
