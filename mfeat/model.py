@@ -9,7 +9,7 @@ from common.encoders_decoders import SplitLinearLayer, swish_mlp
 from common.likelihoods import CategoricalLikelihood, GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import VAE, MultimodalVAE
 from common.models.choices import MODELS
-from mfeat.data import N_CLASSES
+from mfeat.data import N_CLASSES, Scales
 
 WIDTH = 256
 SCALE = 0.5  # standard deviation of p(x|z), where a column of the training examples has 1
@@ -18,13 +18,12 @@ SCALE = 0.5  # standard deviation of p(x|z), where a column of the training exam
 class Options(NetworkOptions):
     """The options that a checkpoint's file is checked for."""
 
-    means: dict[str, list[float]] | None = None
-    deviations: dict[str, list[float]] | None = None
+    scales: Scales | None = None
 
 
 def build(config: SimpleNamespace) -> MultimodalVAE:
-    """Build the model of the tables in config.means, (B, columns), and of digit (B,), the class."""
-    d, columns = config.n_latents, {name: len(mean) for name, mean in config.means.items()}
+    """Build the model of the tables in config.scales, (B, columns), and of digit (B,), the class."""
+    d, columns = config.n_latents, {name: len(x) for name, x in config.scales.items()}
     encoder = {name: nn.Sequential(swish_mlp(n, WIDTH), SplitLinearLayer(WIDTH, (d, d))) for name, n in columns.items()}
     encoder["digit"] = nn.Sequential(nn.Embedding(N_CLASSES, WIDTH), nn.SiLU(), SplitLinearLayer(WIDTH, (d, d)))
     outputs = columns | {"digit": N_CLASSES}

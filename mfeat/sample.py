@@ -10,7 +10,6 @@ the units of the files; and a picture of the same name, of pix, which says the d
 """
 
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import ClassVar
 
 import torch
@@ -38,17 +37,17 @@ class Config(options.PriorSamplesConfig):
 def main(config: Config) -> None:
     """Save the table and the picture that the options ask for, and print their paths."""
     config.check()
-    model, trained = config.trained_model("mfeat"), SimpleNamespace(**load_config(config.model, "mfeat"))
+    model, scales = config.trained_model("mfeat"), load_config(config.model, "mfeat")["scales"]
     torch.manual_seed(config.seed)
     path, rows = config.path(), {}
     if config.given:
         path = path.with_name(f"from_{'_'.join(config.given)}.png")
         batch = load_as_trained("test", config).take(slice(config.n_samples)).to(model.device)[:]
         z = model.posterior(batch, config.given).sample()
-        rows["test example"] = pictures(in_units(batch.modalities, trained))
+        rows["test example"] = pictures(in_units(batch.modalities, scales))
     else:
         z = model.draw_latents(config.n_samples, config.latents(model, lambda: load_as_trained("train", config)))
-    values = in_units(model.likelihood.point(model.decode(z)), trained)
+    values = in_units(model.likelihood.point(model.decode(z)), scales)
     rows["decoded"] = pictures(values)
     title = f"decoded from a sample of q(z|{','.join(config.given)})" if config.given else "samples"
     print(sampling.write_lines(path.with_suffix(".csv"), lines_of(values)))

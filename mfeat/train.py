@@ -15,7 +15,7 @@ import tyro
 from common.data import Examples, hold_out
 from common.errors import require
 from common.models import choices
-from mfeat.data import load, scales, standardised, with_missing
+from mfeat.data import Scales, load, scales_of, standardised, with_missing
 from mfeat.model import build
 from training import Experiment, objective_of, run, run_from_command_line
 from training.model_options import ObjectiveOptions, model_option, objective_option
@@ -37,8 +37,7 @@ class Config(ObjectiveOptions, RunConfig):
     """weight of the digit's log-likelihood; the tables have 1"""
     missing: float = 0.0
     """share of the cells of the training and validation tables to leave out, at random"""
-    means: tyro.conf.Suppress[dict[str, list[float]] | None] = None
-    deviations: tyro.conf.Suppress[dict[str, list[float]] | None] = None
+    scales: tyro.conf.Suppress[Scales | None] = None
 
     def check(self) -> None:
         super().check()
@@ -46,11 +45,10 @@ class Config(ObjectiveOptions, RunConfig):
 
 
 def load_train(config: Config) -> tuple[Examples, Examples | None]:
-    """The standardised training and validation examples; the config gets the means and deviations, if it has none."""
+    """The standardised training and validation examples; the config gets the scales of the tables, if it has none."""
     examples = with_missing(load("train", config), config.missing, config.seed)
-    if config.means is None:
-        config.means, config.deviations = scales(examples)
-    return hold_out(standardised(examples, config), config.valid)
+    config.fill(scales=scales_of(examples))
+    return hold_out(standardised(examples, config.scales), config.valid)
 
 
 def experiment() -> Experiment:

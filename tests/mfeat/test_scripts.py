@@ -17,7 +17,7 @@ from common.io import save_tensors
 from common.likelihoods import CategoricalLikelihood, GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import VAE
 from mfeat import analyse, loglike, sample, train
-from mfeat.data import TABLES, load, scales, with_missing
+from mfeat.data import TABLES, load, scales_of, with_missing
 from mfeat.model import SCALE, build
 from tests.helpers.data_config import data_config
 from tests.helpers.mixtures import assert_samples_a_mixture
@@ -31,8 +31,8 @@ SMALL = ("--demo", "--limit", 60, "--epochs", 1, "--n-latents", 4)
 def of_means(tmp_path_factory):
     """A model that decodes every z to the means of the tables, and to the digit 7."""
     path = tmp_path_factory.mktemp("means") / "model.pt"
-    means, deviations = scales(load("train", data_config(demo=True)))
-    config = {"model": "mvae", "n_latents": 2, "means": means, "deviations": deviations, "demo": True}
+    scales = scales_of(load("train", data_config(demo=True)))
+    config = {"model": "mvae", "n_latents": 2, "scales": scales, "demo": True}
     model = build(SimpleNamespace(**config))
     for name, network in model.decoder.items():
         nn.init.zeros_(network[-1].weight)
@@ -59,13 +59,13 @@ def test_the_runs_config_has_the_means_of_the_cells_that_are_left(tmp_path):
         call(train, *SMALL, *options, "--save-dir", tmp_path / name)
     configs = {name: load_config(tmp_path / name) for name in ("all", "some", "same")}
     examples = load("train", data_config(demo=True, limit=60))
-    assert (configs["all"]["means"], configs["all"]["deviations"]) == scales(examples)
-    assert configs["some"]["means"] == scales(with_missing(examples, 0.5, 0))[0] != configs["all"]["means"]
+    assert configs["all"]["scales"] == scales_of(examples)
+    assert configs["some"]["scales"] == scales_of(with_missing(examples, 0.5, 0)) != configs["all"]["scales"]
     assert metrics(tmp_path / "some") == metrics(tmp_path / "same") != metrics(tmp_path / "all")
     call(train, *SMALL, "--resume", "--epochs", 2, "--missing", 0.5, "--save-dir", tmp_path / "same")
     assert metrics(tmp_path / "same")[:1] == metrics(tmp_path / "some")
     call(train, *SMALL, "--pre-trained", tmp_path / "some", "--missing", 0, "--save-dir", tmp_path / "on")
-    assert load_config(tmp_path / "on")["means"] == configs["some"]["means"], "its networks know these units"
+    assert load_config(tmp_path / "on")["scales"] == configs["some"]["scales"], "its networks know these units"
 
 
 def test_samples_are_in_the_units_of_the_data(of_means, tmp_path, capsys):
@@ -74,13 +74,13 @@ def test_samples_are_in_the_units_of_the_data(of_means, tmp_path, capsys):
     assert capsys.readouterr().out.split() == [
         str(tmp_path / f"{name}.{kind}") for name in ("prior", "from_fou_digit") for kind in ("csv", "png")
     ]
-    means = load_config(of_means)["means"]
+    scales = load_config(of_means)["scales"]
     for name, n in (("prior", 3), ("from_fou_digit", 2)):
         rows = list(csv.DictReader((tmp_path / f"{name}.csv").read_text().splitlines()))
         assert len(rows) == n and (tmp_path / f"{name}.png").exists()
         for row in rows:
             assert row.pop("digit") == "7"
-            expected = {f"{table}_{i}": x for table, mean in means.items() for i, x in enumerate(mean)}
+            expected = {f"{table}_{i}": mean for table, x in scales.items() for i, (mean, _) in enumerate(x)}
             assert {title: float(x) for title, x in row.items()} == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 
@@ -99,10 +99,11 @@ def test_samples_of_a_mixture(trained, tmp_path, monkeypatch):
 
 def test_log_likelihoods_are_those_of_standardised_values(of_means, tmp_path):
     found = call(loglike, of_means, "--demo", "--limit", 20, "--n-samples", 3, "--target", "digit", "--given", "mor")
-    config = load_config(of_means)
+    scales = load_config(of_means)["scales"]
     x = load("test", data_config(demo=True, limit=20)).modalities
     for name in TABLES:
-        z = (x[name].double() - torch.tensor(config["means"][name])) / torch.tensor(config["deviations"][name])
+        mean, deviation = torch.tensor(scales[name], dtype=torch.float64).T
+        z = (x[name].double() - mean) / deviation
         log_p = (-0.5 * (z / SCALE).square() - math.log(SCALE * math.sqrt(2 * math.pi))).sum(dim=1).mean().item()
         # the weights p(z) / q(z|x) average to 1, so that these are estimates of 0 to be added
         assert found[f"log p({name})"]["mean"] == pytest.approx(log_p, abs=3)
@@ -184,4 +185,4 @@ def test_the_model_has_the_columns_of_its_training_tables(trained):
     config = load_config(trained("mfeat"))
     assert model.modalities == (*TABLES, "digit")
     sizes = {name: p.event_shape for name, p in model.decode(torch.zeros(1, config["n_latents"])).items()}
-    assert sizes == {name: (len(mean),) for name, mean in config["means"].items()} | {"digit": ()}
+    assert sizes == {name: (len(x),) for name, x in config["scales"].items()} | {"digit": ()}
