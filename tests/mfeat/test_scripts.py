@@ -47,6 +47,7 @@ def test_a_model_learns_to_predict_what_it_is_not_given(tmp_path):
     accuracy = {given: x["complete"] for given, x in found["accuracy"].items()}
     assert accuracy["6 given"] > 0.85 and accuracy["fou"] > 0.55 and accuracy["1 given"] > 0.55
     assert all(0.4 < x["mean"] < 1 for given, x in found["r_squared"].items() if given in ("fac", "kar", "all others"))
+    assert found["accuracy"]["1 given"]["a third missing"] < accuracy["1 given"] - 0.02
     assert found["r_squared_missing"]["all others"]["mean"] < found["r_squared"]["all others"]["mean"]
     assert found["rmse"]["mean"]["model"] < 0.8 < 0.95 < found["rmse"]["mean"]["column mean"] < 1.05
     assert len(found["accuracy"]) == 63 + 6
@@ -84,6 +85,13 @@ def test_samples_are_in_the_units_of_the_data(of_means, tmp_path, capsys):
             assert {title: float(x) for title, x in row.items()} == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 
+def test_pix_is_a_picture():
+    pix = torch.zeros(2, 240)
+    pix[1, 15 + 3] = 3.0  # in the second row
+    images, captions = sample.pictures({"pix": pix, "digit": torch.tensor([4, 0])})
+    assert images.shape == (2, 1, 16, 15) and images[1, 0, 1, 3] == 0.5 == images.sum() and captions == ["4", "0"]
+
+
 def test_a_sample_is_given_what_is_named(trained, tmp_path):
     run, read = trained("mfeat"), {}
     for given in (("fou",), ("kar",), ("fou", "kar")):
@@ -111,6 +119,18 @@ def test_log_likelihoods_are_those_of_standardised_values(of_means, tmp_path):
     assert found["log p(digit|mor)"]["mean"] == pytest.approx(of_digit, abs=3)
 
 
+def test_log_likelihoods_have_proposals_of_their_own(of_means, monkeypatch):
+    asked, estimates = [], loglike.importance_estimates
+
+    def recorded(model, batch, targets, given, **sampling):
+        asked.append((*targets, given))
+        return estimates(model, batch, targets, given, **sampling)
+
+    monkeypatch.setattr(loglike, "importance_estimates", recorded)
+    call(loglike, of_means, "--demo", "--limit", 2, "--n-samples", 2)
+    assert asked == [(names, names) for names in ((*TABLES, "digit"), *((name,) for name in (*TABLES, "digit")))]
+
+
 def linear_model():
     """Each of a and b tells t, which is z; a is decoded to (z, 0), b to 2 z, and the digit is 1 where z > 0."""
     encoder = {"a": SplitLinearLayer(2, (1, 1)), "b": SplitLinearLayer(1, (1, 1))}
@@ -129,41 +149,44 @@ def linear_model():
 
 @pytest.fixture
 def two_tables(monkeypatch):
-    """80 examples: t and noise in a, 2 t in b, and whether t > 0, of which a quarter is wrong; and t."""
+    """80 examples: t and noise in a, 2 t and an error in b, and whether t > 0, of which a quarter is wrong."""
     monkeypatch.setattr(analyse, "TABLES", {"a": 2, "b": 1})
     monkeypatch.setattr(analyse, "VIEWS", ("a", "b"))
-    t, noise = torch.randn(2, 80)
+    t, noise, error = torch.randn(3, 80)
     digit = torch.where(torch.arange(80) % 4 == 0, t < 0, t > 0).long()
-    return Examples({"a": torch.stack([t, noise], dim=1), "b": 2 * t[:, None], "digit": digit}), t, noise
+    return Examples({"a": torch.stack([t, noise], dim=1), "b": (2 * t + error)[:, None], "digit": digit})
 
 
 def test_the_figures_of_an_analysis_are_those_of_a_linear_model(two_tables):
-    test, t, noise = two_tables
-    model = linear_model()
-    right = analyse.accuracies(model, test, 2)
-    assert right == pytest.approx({"a": 0.75, "b": 0.75, "a,b": 0.75, "1 given": 0.75, "2 given": 0.75})
-    found = analyse.r_squared(model, test, test, 2)
-    prediction = torch.stack([t, torch.zeros(80)], dim=1)
-    of_a = r2_score(torch.stack([t, noise], dim=1), prediction, multioutput="variance_weighted")
-    expected = {"a": {"a": of_a, "b": 1.0, "mean": 1.0}, "b": {"a": of_a, "b": 1.0, "mean": of_a}}
-    expected["all others"] = {"a": of_a, "b": 1.0, "mean": (of_a + 1) / 2}
-    assert set(found) == set(expected) and 0.2 < of_a < 0.8
-    for given, row in expected.items():
-        assert found[given] == pytest.approx(row, abs=1e-4), given
+    model, (a, b, digit) = linear_model(), two_tables.modalities.values()
+    z = {"a": a[:, :1], "b": b / 2, "a,b": (a[:, :1] + b / 2) / 2}  # their experts are equally narrow
+    right = {given: ((x[:, 0] > 0) == (digit == 1)).double().mean().item() for given, x in z.items()}
+    sizes = {"1 given": (right["a"] + right["b"]) / 2, "2 given": right["a,b"]}
+    assert analyse.accuracies(model, two_tables, 2) == pytest.approx(right | sizes)
+    assert right["a"] == 0.75 != right["b"]
+    expected = {}
+    for given, x in (("a", z["a"]), ("b", z["b"])):
+        decoded = torch.cat([x, torch.zeros(80, 1)], dim=1), 2 * x
+        scores = [r2_score(y, p, multioutput="variance_weighted") for y, p in zip((a, b), decoded, strict=True)]
+        expected[given] = dict(zip("ab", scores, strict=True))
+    expected["all others"] = {"a": expected["b"]["a"], "b": expected["a"]["b"]}
+    expected["all others"]["mean"] = (expected["b"]["a"] + expected["a"]["b"]) / 2
+    expected["a"]["mean"], expected["b"]["mean"] = expected["a"]["b"], expected["b"]["a"]
+    found = analyse.r_squared(model, two_tables, two_tables, 2)
+    assert found == {given: pytest.approx(row, abs=1e-3) for given, row in expected.items()}
 
 
 def test_missing_cells_are_predicted_from_those_that_are_there(two_tables):
-    test, t, _ = two_tables
-    model, a, b = linear_model(), test.modalities["a"].clone(), test.modalities["b"].clone()
-    b[:40] = torch.nan  # a tells them
-    a[20:60, 0] = torch.nan  # b tells the last 20; a reads 0 in place of the first 20
-    lacking = Examples({"a": a, "b": b, "digit": test.modalities["digit"]})
-    found = analyse.errors_of_missing(model, lacking, test, 2)
-    # given both, the product of a's expert, at 0, and of b's, at t, lies at t / 2
-    errors = {"a": torch.cat([t[20:40], t[40:60] / 2]), "b": torch.cat([torch.zeros(20), 2 * t[20:40]])}
-    truth = {"a": t[20:60], "b": 2 * t[:40]}
-    for name in "ab":
-        both = {"model": errors[name], "column mean": truth[name]}
+    model, a, b = linear_model(), two_tables.modalities["a"].clone(), two_tables.modalities["b"].clone()
+    t, z_of_b = a[:, 0].clone(), b[:, 0] / 2
+    b[:40] = torch.nan  # a tells the first 20
+    a[20:60, 0] = torch.nan  # a reads 0 there
+    lacking = Examples({"a": a, "b": b, "digit": two_tables.modalities["digit"]})
+    found = analyse.errors_of_missing(model, lacking, two_tables, 2)
+    # given both, the product of a's expert, at 0, and of b's lies between them
+    z = torch.cat([t[:20], torch.zeros(20), z_of_b[40:60] / 2])
+    for name, truth, guess in (("a", t[20:60], z[20:60]), ("b", 2 * z_of_b[:40], 2 * z[:40])):
+        both = {"model": truth - guess, "column mean": truth}
         expected = {by: x.square().mean().sqrt().item() for by, x in both.items()}
         assert found[name] == pytest.approx(expected, abs=1e-3), name
     means = {by: (found["a"][by] + found["b"][by]) / 2 for by in ("model", "column mean")}
