@@ -27,6 +27,7 @@ from reports.tables import Table, decimals, percent
 from training import run_from_command_line
 
 MISSING = 1 / 3  # of the cells
+BATCH_SIZE = 500
 VIEWS = tuple(TABLES)
 Scores = dict[str, dict[str, float]]  # of rows and columns
 
@@ -62,8 +63,11 @@ def predicted(
     model: MultimodalVAE, examples: Examples, given: Sequence[str], targets: Sequence[str], n: int
 ) -> dict[str, Tensor]:
     """E[x_m|x_given] of tables (N, columns), and the most probable digit (N,), by n draws of z; on the CPU."""
-    p = model.decode(model.posterior(examples.to(model.device)[:], given).sample((n,)), targets)
-    means = {name: (q.probs if name == "digit" else q.mean).mean(dim=0).cpu() for name, q in p.items()}
+    parts = []
+    for batch in examples.to(model.device).batches(BATCH_SIZE):
+        p = model.decode(model.posterior(batch, given).sample((n,)), targets)
+        parts.append({name: (q.probs if name == "digit" else q.mean).mean(dim=0).cpu() for name, q in p.items()})
+    means = {name: torch.cat([part[name] for part in parts]) for name in targets}
     return {name: x.argmax(dim=1) if name == "digit" else x for name, x in means.items()}
 
 

@@ -107,8 +107,7 @@ def with_missing(examples: Examples, share: float, seed: int) -> Examples:
 def scales_of(examples: Examples) -> Scales:
     """The mean and the standard deviation of each column, of the cells that are there; a constant column's counts as 1.
 
-    Raises:
-        InputError: no example has a value of a column.
+    InputError if no example has a value of a column.
     """
     scales = {}
     for name in TABLES:
@@ -120,11 +119,7 @@ def scales_of(examples: Examples) -> Scales:
 
 
 def standardised(examples: Examples, scales: Scales) -> Examples:
-    """The same examples with (x - mean) / deviation in their tables.
-
-    Raises:
-        InputError: they have other tables or columns than the scales.
-    """
+    """(x - mean) / deviation in the examples' tables; InputError if they have other columns than the scales."""
     columns = {name: examples.modalities[name].shape[1] for name in TABLES}
     known = {name: len(of_columns) for name, of_columns in scales.items()}
     other = f"the tables have the columns {columns}, and the model {known}: give the data that it was trained on"

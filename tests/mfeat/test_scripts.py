@@ -152,6 +152,7 @@ def two_tables(monkeypatch):
     """80 examples: t and noise in a, 2 t and an error in b, and whether t > 0, of which a quarter is wrong."""
     monkeypatch.setattr(analyse, "TABLES", {"a": 2, "b": 1})
     monkeypatch.setattr(analyse, "VIEWS", ("a", "b"))
+    monkeypatch.setattr(analyse, "BATCH_SIZE", 30)
     t, noise, error = torch.randn(3, 80)
     digit = torch.where(torch.arange(80) % 4 == 0, t < 0, t > 0).long()
     return Examples({"a": torch.stack([t, noise], dim=1), "b": (2 * t + error)[:, None], "digit": digit})
