@@ -24,7 +24,7 @@ REMEDY = "give a whole checkpoint, or the folder of a run"
 UNUSABLE = (RuntimeError, TypeError, AttributeError, ValueError, LookupError)  # what building from odd options raises
 # the modules that build the experiments' models; none of them is a script
 MVAE_EXPERIMENTS = ("mnist", "fashionmnist", "multimnist", "celeba", "celeba19")
-OTHERS = ("mnist_svhn", "polymnist", "cub", "vhe", "vision", "translation")
+OTHERS = ("mnist_svhn", "polymnist", "cub", "vhe", "vision", "translation", "mfeat")
 EXPERIMENTS = {name: f"{name}.model" for name in (*MVAE_EXPERIMENTS, *OTHERS)}
 EXPERIMENTS |= {"halves": "mnist.parts.model", "pixels": "mnist.parts.model"}
 # what the MMVAE authors' code leaves in a run's folder: parameters, options, and the options as a pickled Namespace

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import celeba.data
+import mfeat.data
 import vhe.data
 from common.data import arrays, image_caches, mapped_rows
 from common.data.files import unpack
@@ -25,6 +26,7 @@ from tests.faults.attack import GIB, attack, scaled
 from tests.faults.mutated import mutations
 from tests.helpers.celeba_files import write_celeba
 from tests.helpers.data_config import data_config
+from tests.helpers.mfeat_files import write_mfeat
 from tests.helpers.mnist_files import IMAGES, idx
 from tests.helpers.omniglot_files import write_omniglot
 from tests.helpers.small_files import ABOUT, EXPECTED, mat, npy, npz, picture, png
@@ -115,6 +117,14 @@ def _load_faces(path):
     celeba.data.load("train", data_config(path.parent, cache_dir=None))
 
 
+def _table(folder):
+    return (write_mfeat(folder) / "mfeat-mor.csv").read_bytes()
+
+
+def _load_tables(path):
+    mfeat.data.load("train", data_config(path.parent))
+
+
 def _vocabulary(_):
     words = [*SPECIAL, "bird", "blue"]
     return json.dumps({"w2i": {w: i for i, w in enumerate(words)}, "i2w": dict(enumerate(words))}).encode()
@@ -158,6 +168,7 @@ CASES = {
     },
     "png, its rows": Case(lambda _: PAGE, _read_picture, IMAGE, png),
     "attributes": Case(_faces("list_attr_celeba.txt"), _load_faces, "list_attr_celeba.txt"),
+    "table": Case(_table, _load_tables, "mfeat-mor.csv"),
     "vocabulary": Case(_vocabulary, read_vocabulary, "cub.vocab"),
 }
 

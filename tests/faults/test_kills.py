@@ -33,7 +33,7 @@ MORE = {
     "translation": ("--limit", 60),
 }
 FOLDERS = ("mnist", "fashionmnist", "multimnist", "celeba", "celeba19", "vision", "mnist_svhn", "polymnist")
-FOLDERS += ("cub", "vhe", "translation")
+FOLDERS += ("cub", "vhe", "translation", "mfeat")
 WRITES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
 
 

@@ -57,6 +57,9 @@ CALLS = {  # by folder, or by folder and model
         {ANALYSIS.replace(" --n-samples 30", "")}""",
     "translation": f"""train.py {TRAIN}\nsample.py run\nsample.py run --condition-on-english twenty-one
         sample.py run --reconstruct --demo\n{SCORES}\nanalyse.py run --demo --limit 40 --json analyse.json""",
+    "mfeat": f"""train.py {TRAIN} --missing 0.2\nsample.py run\nsample.py run --given fou mor --demo
+        sample.py run --mixture 3 --demo --limit 60\n{SCORES} --target digit --given fou mor
+        analyse.py run --demo --limit 40 --n-samples 5 --json analyse.json""",
     "mnist_svhn": f"""train.py {TRAIN} --K 2\nsample.py run\nsample.py run --given svhn --demo
         sample.py run --traverse\n{SCORES}\n{ANALYSIS}""",
     "mnist_svhn, cmvae": f"train.py {TRAIN} --model cmvae\nsample.py run --cluster 3\n{SCORES}\n{ANALYSIS}",

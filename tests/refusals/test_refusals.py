@@ -29,6 +29,9 @@ def files():
     """What commands are given beside the trained models."""
     Path("empty").mkdir()
     Path("text.txt").write_text("no picture")
+    for name, line in {"damaged": "1,x", "narrow": "1,2"}.items():
+        Path(name).mkdir()
+        (Path(name) / "mfeat-fou.csv").write_text(f"0,1\n{line}\n")
     Image.new("L", (28, 28), "white").save("blank.png")
 
 

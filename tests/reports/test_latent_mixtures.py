@@ -77,7 +77,7 @@ def test_a_cluster_of_the_prior_is_its_component_with_the_private_latents():
 
 
 @pytest.mark.parametrize(
-    "folder", ["mnist", "multimnist", "celeba", "vision", "cub", "translation", "mnist_svhn", "polymnist"]
+    "folder", ["mnist", "multimnist", "celeba", "vision", "cub", "translation", "mnist_svhn", "polymnist", "mfeat"]
 )
 def test_a_mixture_stands_in_for_the_prior_alone(folder):
     config = import_module(f"{folder}.sample").Config

@@ -12,7 +12,7 @@ from reports import metrics
 from tests.helpers.scripts import call
 from training.options import as_json
 
-PLAIN = ("mnist", "fashionmnist", "multimnist", "celeba", "celeba19", "vision", "polymnist", "translation")
+PLAIN = ("mnist", "fashionmnist", "multimnist", "celeba", "celeba19", "vision", "polymnist", "translation", "mfeat")
 FOLDERS = {
     **dict.fromkeys(PLAIN, ()),
     "mnist_svhn": ("--K", 2),

@@ -41,6 +41,7 @@ from reports.analysis import parameter_counts
 from tests.helpers import what_exists
 from tests.helpers.celeba_files import write_celeba
 from tests.helpers.cub_files import write_cub, write_image
+from tests.helpers.mfeat_files import write_mfeat
 from tests.helpers.mnist_files import IMAGES, write_mnist
 from tests.helpers.omniglot_files import write_omniglot
 from tests.helpers.resnet import small_resnet
@@ -225,6 +226,7 @@ SMALLER = {  # by folder and script, script, or subcommand
     "loglike": "--limit 5 --n-samples 2",
     "analyse.py": "--limit 25 --no-umap --n-samples 10",
     "vision/analyse.py": "--limit 25 --no-umap",
+    "mfeat/analyse.py": "--limit 25 --n-samples 2",
     "cub/train.py": "--K 1 --limit 12",
     "cub/features.py": "--size 32 --epochs 1 --batch-size 4",
     "cub/analyse.py": "--n-samples 5 --components 2 --no-umap",
@@ -245,6 +247,7 @@ def test_commands_of_the_readmes_run(readme, tmp_path, monkeypatch, capsys, requ
         request.getfixturevalue("finely")
     write_celeba(tmp_path / "data", n=16)
     write_cub(tmp_path / "data")
+    write_mfeat(tmp_path / "data")
     write_image(tmp_path / "bird.jpg", 0)
     twenty = {"images_background": {"Greek": (20, 20), "Latin": (20, 20)}, "images_evaluation": {"Tengwar": (20, 20)}}
     write_omniglot(tmp_path / "data", sets=twenty, first=961)  # as Omniglot's test images begin with 0965

@@ -14,6 +14,9 @@ import cub.data
 import cub.loglike
 import cub.train
 import fashionmnist.data
+import mfeat.analyse
+import mfeat.data
+import mfeat.train
 import mnist.data
 import mnist.loglike
 import mnist.train
@@ -146,6 +149,25 @@ def test_cubs_captions_are_learnt(tmp_path):
     torch.manual_seed(0)
     estimates = cub.loglike.main(cub.loglike.Config(tmp_path / "run", **options | {"limit": 10}, n_samples=20))
     assert estimates["log p(caption)"]["mean"] > -75, "words all as likely have about -110"
+
+
+def test_the_tables_of_digits_are_all_there(capsys):
+    splits = [mfeat.data.load(split, data_config(DATA_ROOT / "mfeat")).modalities for split in ("train", "test")]
+    assert [x["digit"].bincount().tolist() for x in splits] == [[160] * 10, [40] * 10]
+    assert [x["fac"].double().sum().item() for x in splits] == [
+        109_997_606,
+        27_495_202,
+    ] and "warning" not in capsys.readouterr().err
+    zeros = splits[0]["pix"][splits[0]["digit"] == 0].unflatten(1, mfeat.data.PICTURE).mean(dim=0)
+    assert zeros[8, 7] < 1 < 5 < min(zeros[8, 2], zeros[8, 12], zeros[1, 7], zeros[14, 7]), "a ring around a hole"
+
+
+def test_the_digit_is_learnt_from_its_tables(tmp_path):
+    data = DATA_ROOT / "mfeat"
+    mfeat.train.main(mfeat.train.Config(data_dir=data, save_dir=tmp_path, epochs=8))
+    found = mfeat.analyse.main(mfeat.analyse.Config(tmp_path, data_dir=data, n_samples=10))
+    assert found["accuracy"]["6 given"]["complete"] > 0.93 and found["r_squared"]["all others"]["mean"] > 0.55
+    assert found["rmse"]["mean"]["model"] < 0.75 < found["rmse"]["mean"]["column mean"]
 
 
 def test_omniglot_is_all_there():

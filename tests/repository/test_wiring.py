@@ -11,6 +11,7 @@ import tyro
 from torch import nn
 
 import celeba19.train
+import mfeat.train
 import mnist.train
 import mnist_svhn.train
 import multimnist.train
@@ -63,6 +64,7 @@ EFFECTS = [  # a train.py, options of all, and options of which each changes the
     *((celeba19.train, FACES, option) for option in ("--lambda-attrs 1", "--weighting authors", "--approx-m 0")),
     (mnist_svhn.train, f"{PAIRS} --K 2", "--llik-scaling 1"),
     (polymnist.train, PAIRS, "--missing 0.5"),
+    *((mfeat.train, PAIRS, option) for option in ("--missing 0.5", "--lambda-digit 1")),
 ]
 
 
