@@ -1,6 +1,7 @@
 """The plan of each table: the trainings, how each model is measured, and the published figures."""
 
 from common.models import choices
+from mfeat.data import TABLES as TABLES_OF_MFEAT
 from polymnist.options import NAMES as POLYMNIST_MODELS
 from tools.reproduction import published as papers
 from tools.reproduction.published import (
@@ -276,6 +277,23 @@ POLYMNIST = tuple(
     for options in [f"{own} --batch-size 32 --lr 1e-3 --beta 1"]
 )
 
+MFEAT = tuple(
+    Plan(
+        "mfeat",
+        model,
+        Setting(40, 0, options),
+        Setting(10, 0) if model == "mvae" else None,
+        (Measure("analysis", "analyse", "", "--n-samples 5"), Measure("loglike", "loglike", "", "--limit 50")),
+    )
+    for model, options in (
+        ("mvae", ""),
+        ("mmvae", "--model mmvae"),
+        ("mopoe, one component drawn", "--model mopoe --obj elbo-one"),
+        ("mvtcae", "--model mvtcae"),
+        ("helvae", "--model helvae"),
+    )
+)
+
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1)
 WEAK = tuple(
     Plan(
@@ -396,6 +414,25 @@ TABLES = {
             _mean("log p(X), nats", "loglike", "log p(m0,m1,m2,m3,m4)"),
         ),
         comparable=False,
+    ),
+    "mfeat-table": Table(
+        "Six tables of digits: the digit, %, R^2 of a table given the others, RMSE of missing cells",
+        "UCI Multiple Features, for which none of these models is published",
+        (
+            *(Figure(f"digit, {n} given", ("analysis", "accuracy", f"{n} given", "complete"), True) for n in (1, 2, 6)),
+            Figure("R^2", ("analysis", "r_squared", "all others", "mean")),
+            Figure("R^2, a third missing", ("analysis", "r_squared_missing", "all others", "mean")),
+            Figure("RMSE of missing cells", ("analysis", "rmse", "mean", "model")),
+        ),
+        MFEAT,
+        further=(
+            Figure("digit, 1 given, a third missing", ("analysis", "accuracy", "1 given", "a third missing"), True),
+            *(
+                Figure(f"digit, {name} given", ("analysis", "accuracy", name, "complete"), True)
+                for name in TABLES_OF_MFEAT
+            ),
+            _mean("log p(X), nats", "loglike", f"log p({','.join(TABLES_OF_MFEAT)},digit)"),
+        ),
     ),
     "weak-supervision": Table(
         "Labels inferred from images, % of test images, by the number of pairs in training",

@@ -38,6 +38,14 @@ class Measured(Struct):
     by_size: dict[Annotated[str, Meta(pattern=r"^\d+$")], Numbers] = {}
     """by the number of given modalities"""
     results: list[Share] = []
+    accuracy: dict[str, Numbers] = {}
+    """of mfeat's digit, by what is given"""
+    r_squared: dict[str, Numbers] = {}
+    """of mfeat's tables, by what is given"""
+    r_squared_missing: dict[str, Numbers] = {}
+    """the same where a third of the cells is missing"""
+    rmse: dict[str, Numbers] = {}
+    """of mfeat's missing cells, by table"""
 
 
 class Epochs(Struct):
