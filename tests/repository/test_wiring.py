@@ -59,7 +59,7 @@ EFFECTS = [  # a train.py, options of all, and options of which each changes the
     (multimnist.train, TEXTS, "--lambda-text 2"),
     *((celeba19.train, FACES, option) for option in ("--lambda-attrs 1", "--weighting authors", "--approx-m 0")),
     (mnist_svhn.train, f"{PAIRS} --K 2", "--llik-scaling 1"),
-    (polymnist.train, PAIRS, "--missing 0.5"),
+    *((polymnist.train, PAIRS, option) for option in ("--missing 0.5", "--quadrant")),
 ]
 
 
