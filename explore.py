@@ -27,6 +27,7 @@ from torch import Tensor
 from common.checkpoints import experiment_of, load_model
 from common.execution import devices
 from cub.trained_model import vocabulary_of
+from polymnist.data import SIZE
 from tools.exploration import examples, server
 from tools.exploration.explorer import Explorer
 from tools.exploration.page import call_type, page
@@ -77,6 +78,9 @@ def load(path: Path, config: Config) -> tuple[Explorer, dict[str, Tensor]]:
         not views.keys().isdisjoint(model.modalities),
         f"{path} models {', '.join(model.modalities)}, and the page shows {', '.join(views)}: use its sample.py",
     )
+    larger = experiment == "polymnist" and model.decoded_once("m0").event_shape[-1] > SIZE
+    remedy = f"and the page shows {SIZE} x {SIZE} pixels: use its sample.py"
+    require(not larger, f"{path} was trained with --quadrant, {remedy}")
     return Explorer(model, views), values
 
 

@@ -18,6 +18,7 @@ from common.data.image_caches import in_mode, open_picture
 from common.errors import InputError, require
 from common.io import load_tensors
 from mnist.data import digits
+from polymnist.quadrants import in_quadrants, random_crops
 
 SIZE = 28  # height and width of an image in pixels
 N_CLASSES = 10
@@ -50,6 +51,7 @@ class PolyConfig(DataConfig, Protocol):
     images: Literal["generated", "original"]
     n_modalities: int
     translated: bool
+    quadrant: bool
     cache_dir: Path | None
 
     def check_options(self) -> None: ...
@@ -72,7 +74,8 @@ def load(split: str, config: PolyConfig) -> Examples:
             missing.
 
     Returns:
-        m0, m1, ... (N, 3, 28, 28) uint8 and digit (N,) int64, the class that all images of an example show.
+        m0, m1, ... (N, 3, 28, 28) uint8 and digit (N,) int64, the class that all images of an example show. With
+        quadrant the images are (N, 3, 64, 64), and quadrant_m0, ... (N,) int64 say where the digits lie.
 
     Raises:
         InputError: a file is missing or damaged, the modalities' files differ, or an option is out of range.
@@ -90,8 +93,8 @@ def load(split: str, config: PolyConfig) -> Examples:
     if not from_files:
         of_mnist = digits(split, config.data_dir, config.demo, config.download).modalities
         background = dark_background if config.demo else photograph
-        examples = generate(of_mnist["image"], of_mnist["text"], names, split, config.translated, background)
-        return examples.take(slice(config.limit))
+        images, labels = of_mnist["image"], of_mnist["text"]
+        return generate(images, labels, names, split, config.translated, config.quadrant, background, config.limit)
     if config.download:
         fetch(config.data_dir)
     examples = read(config.data_dir, split, names, config.cache_dir, config.translated)
@@ -123,33 +126,42 @@ def generate(
     names: tuple[str, ...],
     split: str,
     translated: bool = False,
+    quadrant: bool = False,
     background: Callable[[int], Tensor] = photograph,
+    limit: int | None = None,
 ) -> Examples:
     """Pair digits of a class at random, and invert the pixels of random background crops where a digit is.
 
-    Every digit occurs once in every modality. A modality's images do not depend on the number of modalities.
+    Every digit occurs once in every modality. A modality's images do not depend on the number of modalities, nor on the
+    limit.
 
     Args:
         digits: (N, 1, 28, 28) uint8.
         labels: (N,) int64.
         translated: shrink each digit to 21 pixels and move it by 0 to 6 pixels in both directions.
+        quadrant: draw each digit on a larger crop, see `in_quadrants`.
         background: a modality's number -> (3, H, W) uint8.
+        limit: make only the first examples.
 
     Returns:
-        the modalities `names`, (N, 3, 28, 28) uint8, and digit (N,) int64.
+        the modalities `names`, (N, 3, 28, 28) uint8, and digit (N,) int64; with quadrant as `load` says.
     """
     order = torch.randperm(len(labels), generator=generator(split, "order"))
-    by_class, images = labels.argsort(stable=True), {}
+    by_class, images, quadrants, n = labels.argsort(stable=True), {}, {}, len(labels)
     for name in names:
-        random = generator(split, name)
-        shuffled = torch.randperm(len(labels), generator=random)
+        random, m = generator(split, name), int(name[1:])
+        shuffled = torch.randperm(n, generator=random)
         rows = torch.empty_like(shuffled)
         # the i-th example of a class gets the i-th of its class in a new order
         rows[by_class] = shuffled[labels[shuffled].argsort(stable=True)]
         shown = digits[rows[order], 0]
-        shown = moved(shown, random) if translated else shown
-        images[name] = on_crops(shown > THRESHOLD, background(int(name[1:])), random)
-    return Examples(images | {"digit": labels[order]})
+        if quadrant:
+            images[name], quadrants[f"quadrant_{name}"] = in_quadrants(shown, m, background(m), random, limit)
+        else:
+            shown = moved(shown, random) if translated else shown
+            crops = random_crops(background(m), SIZE, n, random, limit)
+            images[name] = torch.where((shown[:limit] > THRESHOLD).unsqueeze(1), 255 - crops, crops)
+    return Examples(images | {"digit": labels[order][:limit]} | quadrants)
 
 
 def moved(digits: Tensor, random: torch.Generator) -> Tensor:
@@ -159,17 +171,6 @@ def moved(digits: Tensor, random: torch.Generator) -> Tensor:
     shift = MAX_SHIFT - torch.randint(MAX_SHIFT + 1, (2, len(digits), 1, 1), generator=random)
     down, right = torch.arange(SIZE).view(-1, 1), torch.arange(SIZE)
     return canvas[torch.arange(len(digits)).view(-1, 1, 1), shift[0] + down, shift[1] + right]
-
-
-def on_crops(masks: Tensor, background: Tensor, random: torch.Generator) -> Tensor:
-    """Random crops of a background (3, H, W) uint8, inverted where masks (N, 28, 28) are True: (N, 3, 28, 28)."""
-    windows = background.unfold(1, SIZE, 1).unfold(2, SIZE, 1)  # (3, H - 27, W - 27, 28, 28), nothing is copied
-    # as in the original code, the last place is never drawn
-    y, x = (torch.randint(windows.shape[i] - 1, (len(masks),), generator=random) for i in (1, 2))
-    crops = torch.empty(len(masks), 3, SIZE, SIZE, dtype=torch.uint8)
-    for c in range(3):
-        crops[:, c] = windows[c, y, x]
-    return torch.where(masks.unsqueeze(1), 255 - crops, crops)
 
 
 def with_missing(examples: Examples, ratio: float, keep_incomplete: bool) -> Examples:

@@ -1,6 +1,7 @@
 """Networks of the models on PolyMNIST (layers of the MoPoE authors' code for it, and of MMVAE+'s)."""
 
 from functools import partial
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Annotated
 
@@ -30,20 +31,22 @@ class Options(NetworkOptions):
 
     networks: Name | None = None
     n_modalities: Annotated[int, Meta(ge=2, le=10)] = 5
+    quadrant: bool = False
 
 
 def build(config: SimpleNamespace) -> MultimodalVAE:
-    """Build the model of m0, m1, ... (B, 3, 28, 28), float in [0, 1]."""
+    """Build the model of m0, m1, ... (B, 3, 28, 28), float in [0, 1]; (B, 3, 64, 64) with --quadrant."""
     names, model, n_params = modalities(config.n_modalities), MODELS[config.model], FAMILIES[config.posterior].n_params
-    shared, n_own = config.n_latents, config.n_private or 0
+    shared, n_own, depth = config.n_latents, config.n_private or 0, 4 if config.quadrant else 3
     encoders = {
-        **{name: partial(encoder, (shared + n_own,) * n_params, width) for name, width in WIDTHS.items()},
+        **{name: partial(encoder, (shared + n_own,) * n_params, width, depth) for name, width in WIDTHS.items()},
         "resnet": partial(resnet_encoder, (shared,) * n_params, (n_own,) * n_params if n_own else ()),
     }
     encoder_of = {name: encoders[config.networks]() for name in names}
     if FUSIONS[model.fusion].joint_encoder:
         encoder_of[",".join(names)] = Stacked(encoders[config.networks](n_images=len(names)))
-    decoders = {name: partial(decoder, width=width) for name, width in WIDTHS.items()} | {"resnet": resnet_decoder}
+    decoders = {name: partial(decoder, width=width, depth=depth) for name, width in WIDTHS.items()}
+    decoders["resnet"] = resnet_decoder
     return VAE(
         model.fusion,
         encoder=encoder_of,
@@ -57,26 +60,26 @@ def build(config: SimpleNamespace) -> MultimodalVAE:
     )
 
 
-def encoder(heads: tuple[int, ...], width: int, n_images: int = 1) -> nn.Sequential:
-    """Images (N, 3 n, 28, 28) -> the posterior's parameters, (N, D) each, by maps of width, 2 and 4 width channels."""
-    d, w = heads[0], width
-    return nn.Sequential(
-        *(nn.Conv2d(3 * n_images, w, 3, 2, 1), nn.ReLU()),
-        *(nn.Conv2d(w, 2 * w, 3, 2, 1), nn.ReLU()),
-        *(nn.Conv2d(2 * w, 4 * w, 3, 2, 1), nn.ReLU()),
-        *(nn.Flatten(), nn.Linear(4 * w * 4 * 4, d), nn.ReLU(), SplitLinearLayer(d, heads)),
-    )
+def encoder(heads: tuple[int, ...], width: int, depth: int, n_images: int = 1) -> nn.Sequential:
+    """Images (N, 3 n, H, W) -> the posterior's parameters, (N, D) each, by maps of width, 2 width, ... channels.
+
+    Args:
+        depth: number of convolutions, 3 for 28 x 28 pixels and 4 for 64 x 64: the last map has 4 x 4.
+    """
+    d, channels = heads[0], (3 * n_images, *(width * 2**i for i in range(depth)))
+    layers = [layer for a, b in pairwise(channels) for layer in (nn.Conv2d(a, b, 3, 2, 1), nn.ReLU())]
+    layers += [nn.Flatten(), nn.Linear(channels[-1] * 4 * 4, d), nn.ReLU()]
+    return nn.Sequential(*layers, SplitLinearLayer(d, heads))
 
 
-def decoder(d: int, width: int) -> nn.Sequential:
-    """z (N, D) -> location (N, 3, 28, 28) of the image, which no sigmoid bounds."""
-    w = width
-    return nn.Sequential(
-        *(nn.Linear(d, 4 * w * 4 * 4), nn.ReLU(), nn.Unflatten(1, (4 * w, 4, 4))),
-        *(ConvTranspose2d(4 * w, 2 * w, 3, 2, 1), nn.ReLU()),
-        *(ConvTranspose2d(2 * w, w, 3, 2, 1, output_padding=1), nn.ReLU()),
-        ConvTranspose2d(w, 3, 3, 2, 1, output_padding=1),
-    )
+def decoder(d: int, width: int, depth: int) -> nn.Sequential:
+    """z (N, D) -> location (N, 3, H, W) of the image, which no sigmoid bounds; `encoder` says what depth is."""
+    channels = (*(width * 2**i for i in reversed(range(depth))), 3)
+    layers = [nn.Linear(d, channels[0] * 4 * 4), nn.ReLU(), nn.Unflatten(1, (channels[0], 4, 4))]
+    for i, (a, b) in enumerate(pairwise(channels)):
+        doubles = depth > 3 or i > 0  # else 4 x 4 pixels become 7 x 7
+        layers += [ConvTranspose2d(a, b, 3, 2, 1, output_padding=int(doubles)), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
 
 
 class Block(nn.Module):

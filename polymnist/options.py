@@ -27,6 +27,9 @@ class DatasetOptions:
     translated: bool = False
     """TranslatedPolyMNIST: each digit is a quarter smaller and lies anywhere.
     With --images original it is read from the folder that the multivae package's script makes"""
+    quadrant: bool = False
+    """PolyMNIST-Quadrant: images of 64 x 64 pixels, each digit in one of four quadrants, which differ between the
+    images of an example; analyse.py then reads digit and quadrant from the latents"""
     cache_dir: Path | None = None
     """folder of the decoded images of --images original, and of classifiers. None: in the data-dir"""
 
@@ -34,6 +37,10 @@ class DatasetOptions:
         """Raise InputError for values that no set has."""
         n = self.n_modalities
         require(2 <= n <= MAX_MODALITIES, f"--n-modalities must lie between 2 and {MAX_MODALITIES}, it is {n}")
+        generated = self.images == "generated"
+        require(generated or not self.quadrant, "--quadrant generates its images: leave out --images original")
+        both = self.quadrant and self.translated
+        require(not both, "--quadrant and --translated both place the digits: leave out one of them")
 
 
 def about(config: DatasetOptions) -> dict[str, str]:
@@ -43,4 +50,5 @@ def about(config: DatasetOptions) -> dict[str, str]:
 
 def dataset_options(config: DatasetOptions) -> dict[str, str | int | bool]:
     """The options that must be the same in training and scoring."""
-    return about(config) | {"n_modalities": config.n_modalities, "translated": config.translated}
+    made = {"n_modalities": config.n_modalities, "translated": config.translated, "quadrant": config.quadrant}
+    return about(config) | made

@@ -3,11 +3,12 @@
     python train.py --data-dir data                       MVAE, on digits of MNIST's files in data/
     python train.py --model mmvae+ --n-private 16         shared latents and 16 of each image
     python train.py --model mopoe --images original       on the files of an archive of PolyMNIST
+    python train.py --model mmvae+ --quadrant             on larger images, each digit in one of four quadrants
     python train.py --demo                                MoPoE as published on built-in digits, in minutes
 
 The objectives are the models' own: README.md has them in a table. Networks and latents are by default those of MoPoE's
 code for all models, so that figures compare models.
-A batch: m0, m1, ... (B, 3, 28, 28) float in [0, 1].
+A batch: m0, m1, ... (B, 3, 28, 28) float in [0, 1]; (B, 3, 64, 64) with --quadrant.
 """
 
 from dataclasses import dataclass
@@ -40,8 +41,8 @@ class Config(DatasetOptions, PrivateOptions, RunConfig):
         "mmvae+ and cmvae, as in their papers, else gaussian",
     ) = None
     networks: Literal["conv", "small", "resnet"] = "conv"
-    """conv: three convolutions, as in MoPoE's code; small: the same with half the channels;
-    resnet: residual blocks, as in MMVAE+'s code"""
+    """conv: three convolutions, as in MoPoE's code, and a fourth for --quadrant; small: the same with half the
+    channels; resnet: residual blocks, as in MMVAE+'s code"""
     n_latents: Annotated[int | None, LATENT_NAMES] = None
     """dimensions of z; of its shared part for --model dmvae, mmvae+ and cmvae. None: 512, as in MoPoE's code;
     32 beside private latents, as in MMVAE+'s"""
@@ -72,6 +73,8 @@ class Config(DatasetOptions, PrivateOptions, RunConfig):
         self.check_options()
         decodes = self.images == "original" or self.cache_dir is None
         require(decodes, "--cache-dir keeps the decoded images of --images original, this set needs none: leave it out")
+        fits = self.networks != "resnet" or not self.quadrant
+        require(fits, "--networks resnet is for images of 28 x 28 pixels: take conv or small with --quadrant")
         require(0 <= self.missing < 1, f"--missing must lie in [0, 1), it is {self.missing}")
         require(self.keep_incomplete or self.missing > 0, "--no-keep-incomplete needs --missing above 0: add it")
         require(

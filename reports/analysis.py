@@ -96,6 +96,8 @@ class Labelled(NamedTuple):
     inception: images (N, 3, H, W) -> features (N, F), for FID by size; None leaves FID out.
     must_match: config -> options that the model must have been trained with, {name: value}.
     samplers: model, training and test examples -> further sources of `reports.metrics.cross_coherence`.
+    tables: the posteriors of training and test examples, {split: these examples with all items} -> further tables;
+        needs given_all.
     """
 
     name: str
@@ -117,6 +119,7 @@ class Labelled(NamedTuple):
     inception: Callable[[Tensor], Tensor] | None = None
     must_match: Callable[[Any], dict[str, Any]] = lambda config: {}
     samplers: Callable[[MultimodalVAE, Examples, Examples], dict[str, Callable[[Batch], Tensor]]] = lambda *_: {}
+    tables: Callable[[Posteriors, Posteriors, Mapping[str, Examples]], list[Table]] = lambda *_: []
 
 
 def analyse(config: AnalysisConfig, data: Labelled) -> dict[str, float]:
@@ -179,7 +182,7 @@ class Analysis:
         self.judges = data.judges(config, splits["train"], self.labels["train"], self.model)
         self.generated = {name: judge for name, judge in self.judges.items() if not judge.conditions(self.model)}
         self.sources = data.sources(self.model)
-        self.test_with_labels = splits["test"]
+        self.with_labels = splits
         self.train, self.test = (examples.only(self.model.modalities) for examples in splits.values())
         self.folder = config.samples_dir
         torch.manual_seed(config.seed)
@@ -211,6 +214,7 @@ class Analysis:
             subsets = scores_by_subset(*posteriors, self.judges, data.inception)
             of_each = {", ".join(given): scores for given, scores in subsets.items()}  # for the JSON alone
             shown += [by_size_table(scores_by_size(subsets)), Table("by_subset", of_each, (), ())]
+        shown += data.tables(*posteriors, self.with_labels)
         if similarities:
             similarity = tables.summarise({f"SSIM, {pair}": x for pair, x in similarities.items()})
             shown.append(estimate_table(similarity, ("reconstruction", "similarity"), partial(decimals, n=3)))
@@ -232,7 +236,7 @@ class Analysis:
         """
         model, labels, n = self.model, self.labels["test"], self.config.mixture
         right = {
-            f"classifier, {name}": read_right(judge, self.test_with_labels, labels)
+            f"classifier, {name}": read_right(judge, self.with_labels["test"], labels)
             for name, judge in self.judges.items()
             if judge.trained
         }

@@ -178,12 +178,24 @@ def linear_accuracies(train: Posteriors, test: Posteriors, given: Sequence[str],
         InputError: the training examples show only one label.
     """
     labels, expected = train.labels[:N_LINEAR, 0], test.labels[:, 0]
-    require(len(labels.unique()) > 1, "the linear accuracy needs training examples of two labels: raise --limit")
-    z, accuracies = train.points(given, N_LINEAR), {}
-    for which, part in latent_parts(test.model.n_shared).items():
-        fitted = LogisticRegression(max_iter=1000).fit(z[:, part], labels)
-        accuracies[f"linear accuracy{which}"] = float(fitted.score(points[:, part], expected))
-    return accuracies
+    z, parts = train.points(given, N_LINEAR), latent_parts(test.model.n_shared)
+    return {
+        f"linear accuracy{which}": linear_accuracy((z[:, part], labels), (points[:, part], expected))
+        for which, part in parts.items()
+    }
+
+
+def linear_accuracy(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> float:
+    """How often a logistic regression that is fitted to training examples tells the labels of test examples, in [0, 1].
+
+    Args:
+        train, test: latents (N, D) and labels (N,), on the CPU.
+
+    Raises:
+        InputError: the training examples show only one label.
+    """
+    require(len(train[1].unique()) > 1, "the linear accuracy needs training examples of two labels: raise --limit")
+    return float(LogisticRegression(max_iter=1000).fit(*train).score(*test))
 
 
 def scores_by_size(subsets: Mapping[tuple[str, ...], SubsetScores]) -> dict[int, dict[str, float]]:

@@ -72,8 +72,12 @@ def test_digits_are_inverted_out_of_crops_of_the_photograph():
         ]
     ).to(torch.uint8)
     masks = torch.rand(n, 28, 28) < 0.3
-    images = data.on_crops(masks, photograph, torch.Generator().manual_seed(0))
-    crops = torch.where(masks.unsqueeze(1), 255 - images, images)
+    digits = (200 * masks).to(torch.uint8).unsqueeze(1)
+    made = data.generate(digits, torch.zeros(n).long(), ("m0",), "train", background=lambda i: photograph)
+    images = made.modalities["m0"]
+    inverted = images[:, 2] == 255 - 200
+    assert inverted.flatten(1).sum(dim=1).sort().values.equal(masks.flatten(1).sum(dim=1).sort().values)
+    crops = torch.where(inverted.unsqueeze(1), 255 - images, images)
     y, x = crops[:, 0, 0, 0], crops[:, 1, 0, 0]
     assert y.unique().tolist() == [0, 1, 2] and x.unique().tolist() == [0, 1, 2, 3, 4], "all places but the last ones"
     for i in range(0, n, 97):
@@ -90,6 +94,13 @@ def test_translated_digits_are_small_and_anywhere():
     whole = data.generate(DIGITS, LABELS, NAMES[:2], "train", translated=True)
     still = data.generate(DIGITS, LABELS, NAMES[:2], "train")
     assert len(whole) == 400 and not whole.modalities["m0"].equal(still.modalities["m0"])
+
+
+@pytest.mark.parametrize("options", [{}, {"translated": True}, {"quadrant": True}])
+def test_a_limit_makes_the_same_first_examples(options):
+    whole, few = (data.generate(DIGITS, LABELS, NAMES[:2], "train", limit=n, **options) for n in (None, 7))
+    assert all(few.modalities[name].equal(x[:7]) for name, x in whole.modalities.items())
+    assert len(few) == 7 and few.modalities.keys() == whole.modalities.keys()
 
 
 def write_pictures(folder, classes=(3, 0, 0, 7)):

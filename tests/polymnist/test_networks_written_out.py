@@ -1,5 +1,6 @@
 """PolyMNIST's networks, written out on their state dicts: FIELD.md section 2, (a) and (b)."""
 
+import pytest
 import torch
 from torch.nn import functional as F
 
@@ -38,18 +39,20 @@ def test_residual_networks_written_out():
     torch.testing.assert_close(model.decode(z)["m1"].mean, conv(w, 8, F.leaky_relu(h, 0.2)))
 
 
-def test_convolutional_networks_written_out():
+@pytest.mark.parametrize("quadrant", [False, True])
+def test_convolutional_networks_written_out(quadrant):
     torch.manual_seed(0)
-    model = build(train.Config(networks="conv", n_modalities=2, n_latents=7)).double()
-    x, z, w = torch.rand(2, 3, 28, 28).double(), torch.randn(2, 7).double(), weights(model.encoder["m0"])
+    model = build(train.Config(networks="conv", n_modalities=2, n_latents=7, quadrant=quadrant)).double()
+    side, depth = (64, 4) if quadrant else (28, 3)
+    x, z, w = torch.rand(2, 3, side, side).double(), torch.randn(2, 7).double(), weights(model.encoder["m0"])
     h = x
-    for i in (0, 2, 4):
-        h = conv(w, i, h, stride=2).relu()
-    h = linear(w, "9.linear", linear(w, 7, h.flatten(1)).relu())
+    for i in range(depth):
+        h = conv(w, 2 * i, h, stride=2).relu()
+    h = linear(w, f"{2 * depth + 3}.linear", linear(w, 2 * depth + 1, h.flatten(1)).relu())
     torch.testing.assert_close(torch.cat(model.encoder["m0"](x), dim=1), h)
     w = weights(model.decoder["m1"])
-    h = linear(w, 0, z).relu().view(-1, 128, 4, 4)
-    for i, more in ((3, 0), (5, 1)):
-        h = F.conv_transpose2d(h, w[f"{i}.weight"], w[f"{i}.bias"], 2, 1, more).relu()
-    h = F.conv_transpose2d(h, w["7.weight"], w["7.bias"], 2, 1, 1)
+    h = linear(w, 0, z).relu().view(-1, 256 if quadrant else 128, 4, 4)
+    for i in range(3, 2 * depth + 3, 2):
+        h = F.conv_transpose2d(h.relu(), w[f"{i}.weight"], w[f"{i}.bias"], 2, 1, int(quadrant or i > 3))
+    assert h.shape == x.shape
     torch.testing.assert_close(model.decode(z)["m1"].mean, h)

@@ -106,11 +106,13 @@ def test_judges_are_told_apart_by_what_they_judge(monkeypatch, tmp_path):
     files = []
     monkeypatch.setattr(analyse, "judge", lambda *args: files.append(args[-1] and args[-1].name))
     model = build(train.Config(n_latents=2, n_modalities=2))
-    for options in ({"images": "original"}, {}, {"translated": True}):
+    for options in ({"images": "original"}, {}, {"translated": True}, {"quadrant": True}):
         config = analyse.Config(tmp_path, data_dir=tmp_path, n_modalities=2, **options)
         analyse.judges(config, Examples({"m0": torch.zeros(1)}), torch.zeros(1, 1), model)
     assert files == [
-        f"digits_of_m{i}_{kind}.pt" for kind in ("original", "generated", "generated_translated") for i in (0, 1)
+        f"digits_of_m{i}_{kind}.pt"
+        for kind in ("original", "generated", "generated_translated", "generated_quadrant")
+        for i in (0, 1)
     ]
 
 

@@ -39,7 +39,7 @@ from tools.exploration.views import NO_ATTRIBUTE, NONE, SHOWN, VIEWS, Attributes
 OPTIONS = {
     "n_latents": 6, "model": "mvae", "posterior": "gaussian", "fusion": "poe", "teacher_forcing": False,
     "learn_prior": True, "prior_and_posterior": "laplace", "num_hidden_layers": 1, "llik_scaling": 1.0, "obj": "elbo",
-    "n_modalities": 3, "n_private": None, "n_clusters": None, "rho": None, "networks": "conv",
+    "n_modalities": 3, "n_private": None, "n_clusters": None, "rho": None, "networks": "conv", "quadrant": False,
 }  # fmt: skip
 
 
@@ -179,6 +179,11 @@ UNREADABLE = {
 REFUSED = [  # a model's experiment and its options, as far as they matter
     ("mnist", {"model": "cvae"}, r"is a CVAE, which models an image only given its label: use its sample\.py"),
     ("polymnist", {"n_modalities": 2}, "has the modalities m0, m1, .* m0, m1, m2: give models of the same modalities"),
+    (
+        "polymnist",
+        {"quadrant": True},
+        r"was trained with --quadrant, and the page shows 28 x 28 pixels: use its sample\.py",
+    ),
 ]
 
 

@@ -63,7 +63,7 @@ EFFECTS = [  # a train.py, options of all, and options of which each changes the
     (mnist_svhn.train, f"{PAIRS} --model mmvm", "--obj mmvm-mixture"),
     *((celeba19.train, FACES, option) for option in ("--lambda-attrs 1", "--weighting authors", "--approx-m 0")),
     (mnist_svhn.train, f"{PAIRS} --K 2", "--llik-scaling 1"),
-    (polymnist.train, PAIRS, "--missing 0.5"),
+    *((polymnist.train, PAIRS, option) for option in ("--missing 0.5", "--quadrant")),
     *((mfeat.train, PAIRS, option) for option in ("--missing 0.5", "--lambda-digit 1")),
 ]
 
