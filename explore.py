@@ -2,6 +2,7 @@
 
     python explore.py mnist/trained_models                 then open http://127.0.0.1:7860
     python explore.py cub/trained_models --port 8000
+    python explore.py mnist/trained_models --latent-prior maf     random draws from a flow fitted to its latents
     python explore.py mnist/poe mnist/moe                  two models of one experiment, side by side
 
 Every modality can be given or left out: draw a digit or upload a picture, click an example, choose a label, type a
@@ -24,8 +25,10 @@ if find_spec("gradio") is None and __name__ == "__main__":
 import tyro
 from torch import Tensor
 
+from common import fitted_priors
 from common.checkpoints import experiment_of, load_model
 from common.execution import devices
+from common.latent_priors import Kind
 from cub.trained_model import vocabulary_of
 from polymnist.data import SIZE
 from tools.exploration import examples, server
@@ -43,6 +46,8 @@ class Config:
     """checkpoints of one experiment, or runs' folders for their best models. The original authors' files work too"""
     port: int = 7860
     """port on this machine"""
+    latent_prior: Kind | None = None
+    """draw from the density that `python -m tools.latent_prior` fitted to each model, where nothing is given"""
     vocab: Path | None = None
     """for the authors' model of cub: their cub.vocab, since the model does not hold its words"""
     cuda: bool = False
@@ -53,7 +58,7 @@ def load(path: Path, config: Config) -> tuple[Explorer, dict[str, Tensor]]:
     """Return the explorer of a model, and the examples of its experiment.
 
     Raises:
-        InputError: the file is unusable, VIEWS lacks its experiment, or it is a CVAE.
+        InputError: a file is unusable, VIEWS lacks the experiment, or the model is a CVAE.
     """
     experiment = experiment_of(path)
     require(experiment == "cub" or not config.vocab, f"--vocab is for models of cub, {path} is one of {experiment}")
@@ -81,7 +86,8 @@ def load(path: Path, config: Config) -> tuple[Explorer, dict[str, Tensor]]:
     larger = experiment == "polymnist" and model.decoded_once("m0").event_shape[-1] > SIZE
     remedy = f"and the page shows {SIZE} x {SIZE} pixels: use its sample.py"
     require(not larger, f"{path} was trained with --quadrant, {remedy}")
-    return Explorer(model, views), values
+    latents = config.latent_prior and fitted_priors.load(path, config.latent_prior, model)
+    return Explorer(model, views, latents), values
 
 
 def say(what: str) -> None:

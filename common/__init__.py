@@ -83,6 +83,8 @@ By name
 What is asked of a trained model
     authors_files: the layouts of the original authors' files
     checkpoints: trained models on disk, from our files and from the original authors'
+    latent_priors: densities of latents, a flow and a score network, and fitting them
+    fitted_priors: such a density of a trained model's latents, and its file
     estimators: log p by importance sampling
 """
 

@@ -304,11 +304,15 @@ class MultimodalVAE(nn.Module):
         return self.variational_posterior(self.variational_strategy.conditional(fused, batch.mask))
 
     def decode(
-        self, z: Tensor, modalities: Sequence[str] | None = None, given: Mapping[str, Tensor] | None = None
+        self,
+        z: Tensor | Mapping[str, Tensor],
+        modalities: Sequence[str] | None = None,
+        given: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Distribution]:
         """{name: p(x_m|z)} for z (..., D), batch shapes (...), for the named modalities, by default all.
 
         Args:
+            z: the latents; {name: (..., D)} decodes each modality from its own.
             given: {name: (B, ...)} for z (..., B, D), the values that decoders of p(x_m|z, x_l) see.
 
         Raises:
@@ -320,9 +324,11 @@ class MultimodalVAE(nn.Module):
         return self.likelihood(self.decoder_outputs(z, names, given))
 
     def decoder_outputs(
-        self, z: Tensor, names: Sequence[str], given: Mapping[str, Tensor] | None = None
+        self, z: Tensor | Mapping[str, Tensor], names: Sequence[str], given: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
         """What the decoders of the named modalities give, {name: (..., *output)}, for z (..., D); see `decode`."""
+        if isinstance(z, Mapping):
+            return {name: self.decoder_outputs(z[name], (name,), given)[name] for name in names}
         decoded, given, latents = {}, given or {}, z.shape[-1] if z.dim() else 0
         require(
             self.latent_dim in (1, latents), f"z has {latents} latents, the model {self.latent_dim}: make them equal"
@@ -371,9 +377,17 @@ class MultimodalVAE(nn.Module):
         """Means or modes of all modalities for n draws of z from the prior, or from another distribution of it."""
         return self.likelihood.point(self.decode(self.draw_latents(n, latents)))
 
-    def draw_latents(self, n: int, latents: Distribution | None = None) -> Tensor:
-        """n draws of z from the prior, or from another distribution of it: (n, D)."""
-        return self.prior().project(latents.sample((n,))) if latents else self.prior().sample((n,))
+    def draw_latents(self, n: int, latents: Distribution | None = None) -> Tensor | dict[str, Tensor]:
+        """n draws of z from the prior, or from another distribution of it, (n, D).
+
+        A distribution of event shape (M, D) draws {name: (n, D)}, each modality's own latents, for `decode`.
+        """
+        return self.placed(latents.sample((n,))) if latents else self.prior().sample((n,))
+
+    def placed(self, z: Tensor) -> Tensor | dict[str, Tensor]:
+        """Draws of z where latents lie, such as on spheres: (n, D); of (n, M, D) {name: (n, D)}."""
+        z = self.prior().project(z)
+        return z if z.dim() == 2 else dict(zip(self.modalities, z.unbind(dim=1), strict=True))
 
     @torch.no_grad()
     def reconstruct(self, inputs: Mapping[str, Tensor], given: Sequence[str] | None = None) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ both, and the mean cosine similarity of the projections of a pair is the "correl
     image -> caption      test images, and for each pair a caption decoded from a sample of q(z|image)
     caption -> image      images decoded from a sample of q(z|caption), and the test captions
     joint                 images and captions decoded from the same sample of the prior; with --mixture N also those
-                          from N Gaussians fitted to latents of training pairs
+                          from N Gaussians fitted to latents of training pairs, with --latent-prior from its density
 
 The features and the embeddings are not those of the paper, so its figures compare by their ratio to the ground truth.
 If all draws of a model are alike, its joint figure is that of one pair, and can have any value.
@@ -37,6 +37,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from common import fitted_priors
 from common.data import Examples
 from common.errors import require, require_positive
 from common.execution import devices, processes
@@ -106,7 +107,9 @@ def main(config: Config) -> dict[str, dict]:
         f"{config.model} has the modality {model.modalities[0]} alone, and the analysis compares two: give a model of "
         "--model images or features",
     )
-    source = model.modalities[0]
+    source, latents, kind = model.modalities[0], {"prior": None}, config.latent_prior
+    if kind:
+        latents[kind] = fitted_priors.load(config.model, kind, model)
     train, test = (load_birds(split, model, vocabulary, config) for split in ("train", "test"))
     test = test[: config.n_test]
     describe = descriptor(source, config)
@@ -116,7 +119,6 @@ def main(config: Config) -> dict[str, dict]:
     canonical = processes.on_first_process(lambda: cca(*views, config.components, config.feature_components))
     torch.manual_seed(config.seed)
     processes.seed_each_process()
-    latents = {"prior": None}
     if n := config.mixture:
         latents[f"{n} Gaussians"] = gaussian_mixture(model, train.examples, n)
     images, captions = generate(model, test, config.n_samples, latents)

@@ -69,14 +69,14 @@ def main(config: Config) -> None:
     training = load_birds("train", model, vocabulary, config) if needed else None
     view = View(model, vocabulary, training)
     torch.manual_seed(config.seed)
-    path, n = config.path(), config.n_samples
+    path, n, latents = config.path(), config.n_samples, config.latents(model, lambda: training.examples)
     if config.given:
         birds = load_birds("test", model, vocabulary, config)[:n]
-        written = view.decoded(birds, config.given, path.with_name(f"from_{config.given}.png"))
+        written = view.decoded(birds, config.given, config.path_given((config.given,)), latents)
     elif condition:
         written = view.samples(config.path(condition.names), n, condition)
     else:
-        written = view.samples(path, n, latents=config.latents(model, lambda: training.examples))
+        written = view.samples(path, n, latents=latents)
     print(*written, sep="\n")
 
 
@@ -167,11 +167,11 @@ class View(NamedTuple):
         return self._save(path, {"": (images, sentences)}, title, values)
 
     @torch.no_grad()
-    def decoded(self, birds: Birds, source: str, path: Path) -> list[Path]:
-        """Save birds, and below each the decoding of one draw of q(z|source); returns the files."""
+    def decoded(self, birds: Birds, source: str, path: Path, latents: Distribution | None = None) -> list[Path]:
+        """Save birds, and below each the decoding of one draw of `latents_given`; returns the files."""
         first = torch.arange(0, len(birds.captions), CAPTIONS)  # one caption per image
         batch = birds.examples.only(self.model.modalities)[first].modalities
-        z = self.model.posterior({source: batch[source].to(self.model.device)}).sample()
+        z = sampling.latents_given(self.model, {source: batch[source].to(self.model.device)}, (source,), latents)
         values = self.model.likelihood.point(self.model.decode(z))
         photographs = birds.examples.modalities["image"].float() / 255
         rows = {

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from common.checkpoints import load_config
 from common.errors import option, require, require_positive
 from common.io import folder_of, save_tensors
+from common.latent_priors import Kind
 from common.models import MultimodalVAE
 from common.progress import progress_bar
 from mnist.aggregate_posterior import from_aggregate_posterior
@@ -52,6 +53,7 @@ class Config(AnalysisConfig):
     umap: tyro.conf.Suppress[bool] = False
     n_samples: tyro.conf.Suppress[int] = 1
     mixture: tyro.conf.Suppress[int] = 0
+    latent_prior: tyro.conf.Suppress[Kind | None] = None
 
     def check(self) -> None:
         super().check()

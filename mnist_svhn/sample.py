@@ -52,7 +52,7 @@ def main(config: Config) -> None:
     path = config.path()
     if config.given or config.mixture:
         runs.check_same(dataset_options(config), config.model)
-    pictures = [path]
+    pictures, latents = [path], config.latents(model, lambda: load("train", config))
     if config.traverse:
         on_spheres = model.variational_posterior.on_spheres
         require(not on_spheres, "--traverse moves one latent alone, which leaves vmf's sphere: leave it out")
@@ -60,11 +60,10 @@ def main(config: Config) -> None:
     elif config.given:
         has_given = config.given in model.modalities
         require(has_given, f"this model has no {config.given}: use --given {model.modalities[0]}")
-        pictures, examples = [path.with_name(f"from_{config.given}.png")], load("test", config)
-        given = (config.given,)
-        sampling.decoded(pictures[0], model, examples.take(slice(config.n_samples)), given, IMAGES, COLUMNS)
+        given, examples = (config.given,), load("test", config).take(slice(config.n_samples))
+        pictures = [config.path_given(given)]
+        sampling.decoded(pictures[0], model, examples, given, IMAGES, COLUMNS, latents)
     else:
-        latents = config.latents(model, lambda: load("train", config))
         sampling.samples(path, model, config.n_samples, IMAGES, COLUMNS, latents=latents)
     print(*pictures, sep="\n")
 

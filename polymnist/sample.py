@@ -2,10 +2,11 @@
 
     python sample.py trained_models                                        draws from the prior, in all modalities
     python sample.py trained_models --mixture 10 --data-dir data           draws from ten Gaussians fitted to latents
+    python sample.py trained_models --latent-prior score                   draws from a density fitted to latents
     python sample.py trained_models --cluster 3                            draws from a cluster of CMVAE's prior
     python sample.py trained_models --given m0 m2 --data-dir data          test images, and all decoded from them
 
-Writes prior.png, mixture_10.png, cluster_3.png, or from_m0_m2.png.
+Writes prior.png, mixture_10.png, score.png, cluster_3.png, or from_m0_m2.png.
 """
 
 from dataclasses import dataclass
@@ -47,11 +48,11 @@ def main(config: Config) -> Path:
     path = config.path()
     if config.given or config.mixture:
         runs.check_same(dataset_options(config), config.model)
+    latents = config.latents(model, lambda: load("train", config))
     if config.given:
-        path, examples = path.with_name(f"from_{'_'.join(config.given)}.png"), load("test", config)
-        sampling.decoded(path, model, examples.take(slice(config.n_samples)), config.given, IMAGES, COLUMNS)
+        path, examples = config.path_given(config.given), load("test", config).take(slice(config.n_samples))
+        sampling.decoded(path, model, examples, config.given, IMAGES, COLUMNS, latents)
     else:
-        latents = config.latents(model, lambda: load("train", config))
         sampling.samples(path, model, config.n_samples, IMAGES, COLUMNS, latents=latents)
     print(path)
     return path

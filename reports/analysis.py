@@ -9,11 +9,13 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from common import fitted_priors
 from common.checkpoints import load_config
 from common.data.batches import Batch, Examples
 from common.data.splits import only_complete
-from common.errors import require, require_positive
+from common.errors import option, require, require_positive
 from common.execution import processes
+from common.latent_priors import Kind
 from common.model_data import check_values
 from common.multimodal_vae import MultimodalVAE
 from common.priors import ClusteredPrior
@@ -47,6 +49,7 @@ class AnalysisConfig(PriorSamplesConfig, ScoresConfig):
     """The options of all analyse.py."""
 
     N_SAMPLES: ClassVar[int] = 10_000
+    STAND_INS: ClassVar = ()  # all are scored beside the prior
 
     n_samples: int | None = None
     """samples from the prior, for joint coherence. None: 10,000, as in MMVAE's paper; with --limit N at most N"""
@@ -54,6 +57,8 @@ class AnalysisConfig(PriorSamplesConfig, ScoresConfig):
     """score only the first N test examples; unlike --limit, this leaves all training examples"""
     mixture: int = 0
     """also score draws from a mixture of this number of Gaussians, fitted to training latents, in place of the prior"""
+    latent_prior: Kind | None = None
+    """also score draws from a density that `python -m tools.latent_prior` fitted to the model's latents"""
     umap: bool = True
     """draw umap.png (takes about half a minute)"""
 
@@ -153,6 +158,7 @@ class Analysis:
     Attributes:
         n_incomplete: test examples that were left out, since they lack a modality.
         generated: the judges of what the model generates from z alone.
+        stand_ins: the density of --latent-prior, {end of a row's name: density}.
         z, kls: once `figures` was called, a sample of q(z|x_source) for each test example, {source: (N, D)}, and the
             KLs of the test examples, {name: (N, D)}.
 
@@ -163,11 +169,11 @@ class Analysis:
     def __init__(self, config: AnalysisConfig, data: Labelled) -> None:
         self.config, self.data = config, data
         self.model = config.trained_model(data.name)
-        require(
-            not config.mixture or len(self.model.modelled) > 1,
-            "--mixture measures how often two modalities of a draw agree: this model generates fewer, leave it out",
-        )
-        device = self.model.device
+        fewer = "measures how often two modalities of a draw agree: this model generates fewer, leave it out"
+        for name in ("mixture", "latent_prior"):
+            require(not getattr(config, name) or len(self.model.modelled) > 1, f"{option(name)} {fewer}")
+        kind, device = config.latent_prior, self.model.device
+        self.stand_ins = {f", z from {kind}": fitted_priors.load(config.model, kind, self.model)} if kind else {}
         splits = {split: data.load(split, config) for split in ("train", "test")}
         splits["test"] = splits["test"].take(slice(config.n_test))
         labels = {split: data.labels(config, split, examples).cpu() for split, examples in splits.items()}
@@ -241,12 +247,13 @@ class Analysis:
             if judge.trained
         }
         samplers = self.data.samplers(model, self.train, self.test)
-        mixtures = {f", z from {n} Gaussians": gaussian_mixture(model, self.train, n)} if n else {}
-        mixtures |= {f", z from {name}": prior() for name, prior in priors.items() if prior is not model.prior}
+        stand_ins = {f", z from {n} Gaussians": gaussian_mixture(model, self.train, n)} if n else {}
+        stand_ins |= self.stand_ins
+        stand_ins |= {f", z from {name}": prior() for name, prior in priors.items() if prior is not model.prior}
         pairs = cross_coherence(model, self.test, labels, self.judges, self.sources, samplers)
         right |= {f"coherence, {pair}": x for pair, x in pairs.items()}
         if len(self.generated) > 1:
-            for name, latents in ({"": None} | mixtures).items():
+            for name, latents in ({"": None} | stand_ins).items():
                 n_samples = self.config.n_samples
                 right[f"coherence, joint{name}"] = joint_coherence(model, n_samples, self.generated, latents)
         of_train, of_test = self.labels["train"].to(model.device), labels.to(model.device)

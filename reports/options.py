@@ -1,6 +1,6 @@
 """The options that sample.py, loglike.py and analyse.py share: a trained model, and what to make of it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -8,11 +8,13 @@ from typing import Annotated, ClassVar
 import tyro
 from torch.distributions import Distribution
 
+from common import fitted_priors
 from common.checkpoints import load_model
 from common.data.batches import Examples
 from common.errors import option, require, require_positive, require_seed
 from common.execution import devices
 from common.io import check_writable, folder_of
+from common.latent_priors import Kind
 from common.multimodal_vae import MultimodalVAE
 from reports import sampling
 from training.options import ComputeOptions, DataOptions
@@ -68,23 +70,36 @@ class PriorSamplesConfig(SamplesConfig):
     """The options of scripts that draw from the prior.
 
     CONDITIONS: the options with which they draw nothing from it.
+    STAND_INS: the options in the prior's place, of which a script takes one.
     """
 
     CONDITIONS: ClassVar[tuple[str, ...]] = ()
+    STAND_INS: ClassVar[tuple[str, ...]] = ("mixture", "latent_prior")
 
     mixture: int = 0
     """draw z from a mixture of this number of Gaussians, fitted to training latents, in place of the prior"""
+    latent_prior: Kind | None = None
+    """draw z from a density that `python -m tools.latent_prior` fitted to the model's latents: a masked autoregressive
+    flow, or a score network. With --given a score network draws the latents of the other modalities (--model mmvm)"""
 
     def check(self) -> None:
         super().check()
         require(self.mixture >= 0, f"--mixture must not be negative, it is {self.mixture}")
-        if self.mixture:
-            self.check_draws_from_prior("mixture")
+        stand_ins = [name for name in self.STAND_INS if getattr(self, name) != getattr(type(self), name)]
+        names = " and ".join(map(option, stand_ins))
+        require(len(stand_ins) < 2, f"{names} both stand in for the prior: leave out one of them")
+        for name in stand_ins:
+            self.check_draws_from_prior(name)
 
     def path(self, given: Mapping[str, str] = {}) -> Path:
         """The picture of samples, named by what they are given, {modality: text}, or by what z is drawn from."""
-        name = sampling.name_of(given) if given else f"mixture_{self.mixture}" if self.mixture else "prior"
-        return self.samples_dir / f"{name}.png"
+        drawn_from = f"mixture_{self.mixture}" if self.mixture else self.latent_prior or "prior"
+        return self.samples_dir / f"{sampling.name_of(given) if given else drawn_from}.png"
+
+    def path_given(self, names: Sequence[str]) -> Path:
+        """The picture of what is decoded given some modalities of test examples."""
+        drawn_by = f"_{self.latent_prior}" if self.latent_prior else ""
+        return self.samples_dir / f"from_{'_'.join(names)}{drawn_by}.png"
 
     def latents(self, model: MultimodalVAE, training: Callable[[], Examples]) -> Distribution | None:
         """The distribution of z in place of the prior, event shape (D,); None for the prior.
@@ -93,14 +108,17 @@ class PriorSamplesConfig(SamplesConfig):
             training: reads the training examples, to which --mixture fits its Gaussians.
 
         Raises:
-            InputError: too few training examples, or a --cluster that the prior does not have.
+            InputError: too few training examples, no file of --latent-prior, or a --cluster that the prior lacks.
         """
+        if self.latent_prior:
+            return fitted_priors.load(self.model, self.latent_prior, model)
         return sampling.gaussian_mixture(model, training(), self.mixture) if self.mixture else None
 
     def check_draws_from_prior(self, in_its_place: str) -> None:
         """Raise InputError for an option in the prior's place beside one that draws nothing from the prior."""
+        by_score = in_its_place == "latent_prior" and self.latent_prior == "score"
         for name in self.CONDITIONS:
-            is_given = getattr(self, name) not in (None, False, ())
+            is_given = getattr(self, name) not in (None, False, ()) and not (by_score and name == "given")
             does_not = f"{option(name)} does not draw from the prior: leave one of them out"
             require(not is_given, f"{option(in_its_place)} stands in for the prior, and {does_not}")
 
@@ -109,14 +127,10 @@ class PriorSamplesConfig(SamplesConfig):
 class ClusterSamplesConfig(PriorSamplesConfig):
     """The options of sample.py in folders whose models include CMVAE."""
 
+    STAND_INS: ClassVar = (*PriorSamplesConfig.STAND_INS, "cluster")
+
     cluster: int | None = None
     """draw z from this cluster of the prior alone, 0 to C - 1 (models of --model cmvae)"""
-
-    def check(self) -> None:
-        super().check()
-        if self.cluster is not None:
-            require(not self.mixture, "--mixture and --cluster both stand in for the prior: leave out one of them")
-            self.check_draws_from_prior("cluster")
 
     def path(self, given: Mapping[str, str] = {}) -> Path:
         of_cluster = not given and self.cluster is not None

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, MixtureSameFamily, MultivariateNormal
 from torch.nn.functional import pad
 
-from common.data.batches import Examples
+from common.data.batches import Batch, Examples
 from common.errors import InputError, require
 from common.execution import processes
+from common.fitted_priors import own_latents
 from common.io import write_atomically
+from common.latent_priors import LatentPrior
 from common.multimodal_vae import MultimodalVAE
 from reports import plots
 from reports.metrics import by_rows
@@ -128,16 +130,45 @@ def reconstructions(
 
 @torch.no_grad()
 def decoded(
-    path: Path, model: MultimodalVAE, examples: Examples, given: Sequence[str], shown: Shown, columns: int
+    path: Path,
+    model: MultimodalVAE,
+    examples: Examples,
+    given: Sequence[str],
+    shown: Shown,
+    columns: int,
+    latents: Distribution | None = None,
 ) -> None:
-    """Save given images, and below them all images decoded from one draw of q(z|x_given)."""
+    """Save given images, and below them all images decoded from one draw of `latents_given`."""
     batch = examples.only(model.modalities).to(model.device)[:]
-    values = model.likelihood.point(model.decode(model.posterior(batch, given).sample(), given=batch.modalities))
+    z = latents_given(model, batch, given, latents)
+    values = model.likelihood.point(model.decode(z, given=batch.modalities))
     of_given = shown.rows({name: batch.modalities[name] for name in given})
     rows = {f"{name}, given": row for name, row in of_given.items()} | shown.rows(values)
     images = framed({label: x for label, (x, _) in rows.items()})
     rows = {label: (images[label], texts) for label, (_, texts) in rows.items()}
     shown.save(path, *plots.alternating(rows, columns), f"decoded from a sample of q(z|{','.join(given)})")
+
+
+def latents_given(
+    model: MultimodalVAE,
+    inputs: Mapping[str, Tensor] | Batch,
+    given: Sequence[str],
+    latents: Distribution | None = None,
+) -> Tensor | dict[str, Tensor]:
+    """A draw of q(z|x_given), (B, D); of the experts and `latents` given their draws, {name: (B, D)}.
+
+    Args:
+        latents: a score network of the modalities' own latents.
+
+    Raises:
+        InputError: `latents` of a model whose modalities share z.
+    """
+    if latents is None:
+        return model.posterior(inputs, given).sample()
+    shared = "--given with --latent-prior needs latents of each modality, as models of --model mmvm have"
+    require(len(latents.event_shape) == 2, f"{shared}: leave out --latent-prior")
+    z = own_latents(model, inputs, given)  # (B, M, D)
+    return model.placed(latents.sample_given(z, [model.modalities.index(name) for name in given]))
 
 
 @torch.no_grad()
@@ -199,9 +230,11 @@ def framed(images: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def title_of(latents: Distribution | None) -> str:
-    """The title of samples from the prior, from a mixture of Gaussians, or from a cluster of the prior."""
+    """The title of samples from the prior, or from what stands in for it."""
     if latents is None:
         return "samples from the prior"
+    if isinstance(latents, LatentPrior):
+        return "samples from a density fitted to latents"
     of_mixture = isinstance(latents, MixtureSameFamily)
     return f"samples from a {'mixture of Gaussians' if of_mixture else 'cluster of the prior'}"
 

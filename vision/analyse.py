@@ -21,6 +21,7 @@ import tyro
 from celeba import analyse as celeba
 from celeba.analyse import more_frequent
 from celeba.data import load as load_faces
+from common.latent_priors import Kind
 from reports.analysis import analyse
 from reports.sampling import Shown
 from training import run_from_command_line
@@ -33,6 +34,7 @@ class Config(celeba.Config):
     # the image alone is judged, so nothing is generated from the prior
     n_samples: tyro.conf.Suppress[int | None] = None
     mixture: tyro.conf.Suppress[int] = 0
+    latent_prior: tyro.conf.Suppress[Kind | None] = None
 
 
 DATA = celeba.DATA._replace(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from common import objectives
 from common.errors import option, require
-from common.models.choices import Model
+from common.models.choices import MODELS, Model
 from common.models.families import Family
 from common.multimodal_vae import MultimodalVAE
 from common.objectives import MultimodalObjective
@@ -187,6 +187,13 @@ def with_default(model: Model) -> tuple[str, ...]:
     """Names of the objectives that exist for a model, its default first."""
     exists = objectives_of(model.fusion)
     return tuple(sorted(exists, key=lambda name: name != (model.obj or exists[0])))
+
+
+def decodes_own_latents(config: Mapping[str, Any]) -> bool:
+    """Whether a run with these options decodes each modality from its own latents, as those of mmvm."""
+    named = MODELS.get(config.get("model"))
+    obj = config.get("obj") or (named and named.obj)
+    return obj in [name for name, record in OBJECTIVES.items() if record.form is objectives.MmvmElbo]
 
 
 def check_objective(obj: str, exists: Sequence[str], model: str, family: Family, options: Any) -> None:  # noqa: ANN401

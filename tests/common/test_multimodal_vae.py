@@ -109,6 +109,18 @@ def test_a_model_generates_from_its_own_prior(prior):
     torch.testing.assert_close(x.var(dim=0), z.variance, rtol=0.1, atol=0)
 
 
+def test_each_modality_can_be_decoded_from_its_own_latents():
+    model, weights, _ = with_fusion("product")
+    z = torch.randn(5, len(weights), 2, dtype=torch.float64)  # (B, M, D)
+    own = model.draw_latents(5, SimpleNamespace(sample=lambda shape: z[: shape[0]]))
+    assert tuple(own) == model.modalities
+    decoded, generated = model.decode(own), model.generate(5, SimpleNamespace(sample=lambda shape: z))
+    assert list(model.decode(own, model.modalities[1:])) == list(model.modalities[1:])
+    for m, (name, w) in enumerate(weights.items()):
+        torch.testing.assert_close(decoded[name].mean, z[:, m] @ w.T)
+        torch.testing.assert_close(generated[name], z[:, m] @ w.T)
+
+
 def test_unusable_inputs_are_named():
     model, weights, scales = linear_gaussian(2)
     inputs = draw(weights, scales, 3)

@@ -28,7 +28,7 @@ def run(trained, tmp_path_factory):
 
 def test_samples_of_a_mixture(run, tmp_path, monkeypatch):
     assert_samples_a_mixture(monkeypatch, sample, run, "--demo", "--limit", 20, "--out-dir", tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"mixture_2.png", "mixture_2.txt"}
+    assert {path.name for path in tmp_path.iterdir()} == {"mixture_2.png", "mixture_2.txt", "maf.png", "maf.txt"}
 
 
 def test_label_zero_is_a_condition_like_any_other(run, monkeypatch, tmp_path):

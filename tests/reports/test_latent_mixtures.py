@@ -9,6 +9,7 @@ from torch.distributions import Normal
 
 from common.data import Examples
 from common.errors import InputError
+from common.latent_priors import MafPrior
 from common.priors import ClusteredPrior, StandardGaussianPrior
 from common.variational_posteriors import DiagonalGaussianPosterior
 from reports.metrics import joint_coherence
@@ -70,6 +71,7 @@ def test_a_cluster_of_the_prior_is_its_component_with_the_private_latents():
     torch.testing.assert_close(p.log_prob(z), expected)
     assert p.sample((7,)).shape == (7, 3) and (p.sample((100,))[:, 0] < 0).all()
     assert title_of(p) == "samples from a cluster of the prior" and title_of(None) == "samples from the prior"
+    assert title_of(MafPrior((2,))) == "samples from a density fitted to latents"
     with pytest.raises(InputError, match="--cluster must lie between 0 and 1, it is 2"):
         cluster_of(prior, 2)
     with pytest.raises(InputError, match="--cluster needs a prior of clusters, as models of --model cmvae have"):
@@ -81,7 +83,8 @@ def test_a_cluster_of_the_prior_is_its_component_with_the_private_latents():
 )
 def test_a_mixture_stands_in_for_the_prior_alone(folder):
     config = import_module(f"{folder}.sample").Config
-    assert config(Path("run"), mixture=2).check() is None
+    for kind in ({"mixture": 2}, {"latent_prior": "maf"}, {"latent_prior": "score"}):
+        assert config(Path("run"), **kind).check() is None
     fields = set(config.__dataclass_fields__)
     given = {name for name in fields if name.startswith("condition_")} | fields & {"given", "reconstruct", "traverse"}
     assert given - {"condition_type"} == set(config.CONDITIONS)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from common.execution.random_states import fixed_noise
 from common.models import MultimodalVAE
@@ -19,13 +20,15 @@ class Explorer:
 
     Args:
         views: the views of the modalities that the page shows.
+        latents: what a random draw without anything given comes from in place of the prior.
 
     Attributes:
         dimensions: the latents that change the decoded pictures most, (N_SLIDERS,).
     """
 
-    def __init__(self, model: MultimodalVAE, views: dict[str, View]) -> None:
+    def __init__(self, model: MultimodalVAE, views: dict[str, View], latents: Distribution | None = None) -> None:
         self.model, self.views = model, {name: view for name, view in views.items() if name in model.modalities}
+        self.latents = latents
         self.device = model.device
         z = self.at({})  # (1, D)
         steps = torch.eye(z.shape[1], device=self.device)
@@ -38,11 +41,11 @@ class Explorer:
         self.dimensions = effect.argsort(descending=True)[:N_SLIDERS].tolist()
 
     @torch.no_grad()
-    def at(self, inputs: dict[str, Tensor], draw: int = 0) -> Tensor:
+    def at(self, inputs: dict[str, Tensor], draw: int = 0) -> Tensor | dict[str, Tensor]:
         """The mean of q(z|inputs), or of the prior without inputs, (1, D).
 
         Args:
-            draw: if not 0, seed of a sample to return instead of the mean.
+            draw: if not 0, seed of a sample to return instead of the mean; see `MultimodalVAE.draw_latents`.
         """
         inputs = {name: x.to(self.device) for name, x in inputs.items()}
         q = self.model.posterior(inputs) if inputs else self.model.prior().expand((1,))
@@ -50,7 +53,7 @@ class Explorer:
         if not draw and point.isfinite().all():  # the uniform prior on a sphere has no mean direction
             return point
         with fixed_noise(draw, self.device):
-            return q.sample()
+            return q.sample() if inputs or not draw else self.model.draw_latents(1, self.latents)
 
     @torch.no_grad()
     def frame(self, given: Sequence[Any], draw: int, moves: Sequence[float]) -> str:
@@ -64,8 +67,12 @@ class Explorer:
         read = {name: view.read(value) for (name, view), value in zip(self.views.items(), given, strict=True)}
         z = self.at({name: x for name, x in read.items() if x is not None}, draw)
         dimensions = torch.tensor(self.dimensions[: len(moves)], dtype=torch.long, device=self.device)
-        z = z.index_add(1, dimensions, torch.tensor([moves]).to(z))
-        p = self.model.decode(self.model.prior().project(z), list(self.views))
+
+        def moved(z: Tensor) -> Tensor:
+            return self.model.prior().project(z.index_add(1, dimensions, torch.tensor([moves]).to(z)))
+
+        z = {name: moved(x) for name, x in z.items()} if isinstance(z, dict) else moved(z)
+        p = self.model.decode(z, list(self.views))
         shown = {name: view.show(p[name]) for name, view in self.views.items()}
         return "".join(
             f"<figure><figcaption>{html.escape(name)}</figcaption>{content}</figure>" for name, content in shown.items()
