@@ -140,7 +140,7 @@ def test_each_folder_and_each_model_has_a_row_in_the_readme():
     for script in ROOT.glob("*/train.py"):
         assert f"[{script.parent.name}]({script.parent.name})" in text
     for name in choices.MODELS:
-        assert f"[`{name}`](docs/models.md#" in text
+        assert f"`{name}`" in text
 
 
 @pytest.mark.parametrize("text", TEXTS)
