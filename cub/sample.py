@@ -42,6 +42,7 @@ COLUMNS = 6
 @dataclass
 class Config(TrainedConfig, ClusterSamplesConfig):
     CONDITIONS: ClassVar = ("condition_on_image", "condition_on_text", "given")
+    SCORED: ClassVar = ("given",)
 
     n_samples: int = 2 * COLUMNS
     """birds to generate, or test birds to show"""

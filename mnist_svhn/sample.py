@@ -32,6 +32,7 @@ IMAGES = sampling.Shown(("mnist", "svhn"))
 @dataclass
 class Config(PairOptions, options.ClusterSamplesConfig):
     CONDITIONS: ClassVar = ("given", "traverse")
+    SCORED: ClassVar = ("given",)
 
     n_samples: int = 64
     """number of pictures of each modality"""

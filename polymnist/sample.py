@@ -30,6 +30,7 @@ IMAGES = sampling.Shown(modalities(MAX_MODALITIES))
 @dataclass
 class Config(DatasetOptions, options.ClusterSamplesConfig):
     CONDITIONS: ClassVar = ("given",)
+    SCORED: ClassVar = ("given",)
 
     n_samples: int = 12
     """number of examples"""

@@ -71,10 +71,12 @@ class PriorSamplesConfig(SamplesConfig):
 
     CONDITIONS: the options with which they draw nothing from it.
     STAND_INS: the options in the prior's place, of which a script takes one.
+    SCORED: those of CONDITIONS that go with --latent-prior score (`reports.sampling.latents_given`).
     """
 
     CONDITIONS: ClassVar[tuple[str, ...]] = ()
     STAND_INS: ClassVar[tuple[str, ...]] = ("mixture", "latent_prior")
+    SCORED: ClassVar[tuple[str, ...]] = ()
 
     mixture: int = 0
     """draw z from a mixture of this number of Gaussians, fitted to training latents, in place of the prior"""
@@ -116,9 +118,9 @@ class PriorSamplesConfig(SamplesConfig):
 
     def check_draws_from_prior(self, in_its_place: str) -> None:
         """Raise InputError for an option in the prior's place beside one that draws nothing from the prior."""
-        by_score = in_its_place == "latent_prior" and self.latent_prior == "score"
+        by_score = self.SCORED if in_its_place == "latent_prior" and self.latent_prior == "score" else ()
         for name in self.CONDITIONS:
-            is_given = getattr(self, name) not in (None, False, ()) and not (by_score and name == "given")
+            is_given = getattr(self, name) not in (None, False, ()) and name not in by_score
             does_not = f"{option(name)} does not draw from the prior: leave one of them out"
             require(not is_given, f"{option(in_its_place)} stands in for the prior, and {does_not}")
 

@@ -126,8 +126,11 @@ def test_each_modality_is_decoded_from_its_own_latents(own, tmp_path, monkeypatc
     assert path.name == "from_m0_m2.png" and z.shape == (5, 4)
 
 
-def test_given_modalities_need_latents_of_their_own(run):
+def test_given_modalities_need_latents_of_their_own(run, monkeypatch):
     with pytest.raises(InputError, match="--given with --latent-prior needs latents of each modality, as models of"):
+        call(sample, run, "--demo", "--given", "m0", "--latent-prior", "score")
+    monkeypatch.setattr(sample.Config, "SCORED", ())  # as in folders that draw all of z from q(z|x_given)
+    with pytest.raises(InputError, match="--latent-prior stands in for the prior, and --given does not draw from"):
         call(sample, run, "--demo", "--given", "m0", "--latent-prior", "score")
 
 
