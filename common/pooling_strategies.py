@@ -10,7 +10,10 @@ MAX_RHO = 0.8  # the largest correlation that CoDE-VAE's authors try
 
 
 class HoelderStrategy(Strategy):
-    """The mixture of the present experts and of the normalised products of pairs (`hoelder_components`)."""
+    """The mixture of the present experts and of the normalised products of pairs (`hoelder_components`).
+
+    Range: |mu| <= 1e3 and |logvar| <= 20, since the components' weights have gradients too.
+    """
 
     is_mixture = True
 

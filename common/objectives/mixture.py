@@ -79,7 +79,8 @@ class CodeElbo(MmvaeElbo):
 
     def loss(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> tuple[Tensor, Bound]:
         loss, found = super().loss(inputs, beta)
-        return loss - self.entropy * Categorical(logits=self.model.variational_strategy.logits).entropy(), found
+        pi = Categorical(logits=self.model.variational_strategy.logits, validate_args=False)
+        return loss - self.entropy * pi.entropy(), found
 
 
 class MmvmElbo(MultimodalObjective):

@@ -51,7 +51,7 @@ RANGES = {
     "vmf": (1e18,),
     "ebm": (1e9, 80.0),
 }
-FLOWS = (1e3, 20.0)  # the range of --fusion jnf
+FLOWS = (1e3, 20.0)  # the range of --fusion jnf, hoelder and helvae
 BESIDE_STANDARD_NORMAL = RANGES | {"gaussian": (1e9, 80.0)}  # with no density of another learned distribution
 # objectives with KLs between posteriors
 COMPARING = ("ar", "jmvae", "student", "mvtcae", "crmvae", "mmjsd", "mmvm", "mmvm-mixture")
@@ -132,8 +132,10 @@ def cases(draw, fusion, family, obj):
     """An objective of a model with parameters in its family's range, and a batch."""
     n = 2 if family == "laplace-normal" else draw(st.integers(2 if fusion == "jnf" else 1, 3))
     learn_prior = learns_prior(fusion, family) and draw(st.booleans())
-    ranges = RANGES if learn_prior or obj in COMPARING or fusion == "hoelder" else BESIDE_STANDARD_NORMAL
-    limits = FLOWS if fusion == "jnf" else (RATIOS if obj == "elbo-importance" else ranges)[family]
+    ranges = RANGES if learn_prior or obj in COMPARING else BESIDE_STANDARD_NORMAL
+    limits = (
+        FLOWS if fusion in ("jnf", "hoelder", "helvae") else (RATIOS if obj == "elbo-importance" else ranges)[family]
+    )
     params = {name: tuple(draw(tensors((B, D), limit)) for limit in limits) for name in NAMES[:n]}
     model = model_of(fusion, family, params, learn_prior)
     if learn_prior and family in PRIORS and obj != "elbo-importance":

@@ -31,6 +31,7 @@ class Known:
     def __init__(self, model, fusion, weights, scales, inputs):
         self.fusion, self.weights, self.scales, self.inputs = fusion, weights, scales, inputs
         self.places = PLACES if model.private else {}
+        self.modalities = model.modalities
         self.logits = getattr(model.variational_strategy, "logits", None)
         self.experts = {}  # {encoder's key: mean and precision (D,)}
         for key, encoder in model.encoder.items():
@@ -76,7 +77,7 @@ class Known:
         return weight / weight.sum()
 
     def _in_binary_order(self):
-        names = list(self.weights)
+        names = self.modalities
         return [[name for i, name in enumerate(names) if code >> i & 1] for code in range(1, 2 ** len(names))]
 
     def _bhattacharyya(self, i, j):

@@ -282,7 +282,7 @@ MFEAT = tuple(
         "mfeat",
         model,
         Setting(40, 0, options),
-        Setting(10, 0) if model == "mvae" else None,
+        Setting(40, 0) if model == "mvae" else None,
         (Measure("analysis", "analyse", "", "--n-samples 5"), Measure("loglike", "loglike", "", "--limit 50")),
     )
     for model, options in (
