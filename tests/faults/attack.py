@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from common.errors import InputError
 
-OUTCOMES = ("fine", "one line", "traceback", "signal", "hang", "over 1 GiB")
+OUTCOMES = ("fine", "one line", "traceback", "signal", "hang", "too much memory")
 GIB = 2**30
 SECONDS = 120  # after which a call hangs; none takes more than some seconds on idle cores
 FACTOR = float(os.environ.get("FAULTS", "1"))
@@ -33,7 +33,11 @@ def scaled(n: int) -> int:
 
 
 def attack(
-    kind: str, calls: Iterable[tuple[str, Callable[[], object]]], refused: bool = False, memory: int | None = None
+    kind: str,
+    calls: Iterable[tuple[str, Callable[[], object]]],
+    refused: bool = False,
+    memory: int | None = None,
+    trains: bool = False,
 ) -> Counter:
     """Make each call in a child process of its own, and assert that each succeeds or ends with one line.
 
@@ -42,10 +46,11 @@ def attack(
         calls: (description, call).
         refused: no call may succeed.
         memory: bytes that a call can allocate, beyond which allocations fail; by default without limit.
+        trains: a call may be a whole training, which takes up to `memory`; others take 1 GiB at most.
     """
     allowed, counts, failures = OUTCOMES[1:2] if refused else OUTCOMES[:2], Counter(), []
     for name, call in calls:
-        outcome, told = _outcome(call, memory)
+        outcome, told = _outcome(call, memory, memory if trains else GIB)
         counts[outcome] += 1
         if outcome not in allowed:
             failures.append(f"{name}: {outcome}\n{told}")
@@ -88,7 +93,7 @@ def _alone() -> None:
     torch.set_num_threads(1)
 
 
-def _outcome(call: Callable[[], object], memory: int | None) -> tuple[str, str]:
+def _outcome(call: Callable[[], object], memory: int | None, most: int) -> tuple[str, str]:
     """What became of a call, and what it printed last."""
     reader, writer = os.pipe()
     sys.stdout.flush()
@@ -110,8 +115,8 @@ def _outcome(call: Callable[[], object], memory: int | None) -> tuple[str, str]:
     status, usage = ended
     if os.WIFSIGNALED(status):
         return "signal", signal.Signals(os.WTERMSIG(status)).name
-    if usage.ru_maxrss * 1024 > resident + GIB:
-        return "over 1 GiB", f"{usage.ru_maxrss / 2**20:.1f} GiB, {resident / GIB:.1f} GiB at its beginning"
+    if usage.ru_maxrss * 1024 > resident + most:
+        return "too much memory", f"{usage.ru_maxrss / 2**20:.1f} GiB, {resident / GIB:.1f} GiB at its beginning"
     return OUTCOMES[os.WEXITSTATUS(status)], told
 
 

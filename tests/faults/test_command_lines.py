@@ -44,4 +44,4 @@ def test_odd_options_end_in_one_line_or_a_training(name, tmp_path, monkeypatch):
     module = import_module(name)
     lines = odd_lines(module, scaled(5), SCRIPTS.index(name))
     calls = ((" ".join(args)[:300], partial(run, module, args)) for args in lines)
-    attack("odd command lines", calls, memory=2 * GIB)
+    attack("odd command lines", calls, memory=2 * GIB, trains=True)
