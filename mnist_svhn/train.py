@@ -5,8 +5,8 @@
     python train.py --demo                                 on built-in digits, in minutes
 
 Bounds of log p(mnist, svhn): importance-weighted ones (--obj iwae, dreg, stl) with --K samples of each encoder, or the
-ELBO; mnist's log-likelihood is weighed by --llik-scaling. Other models than MMVAE have their own objectives: README.md
-has them in a table. reference/mmvae.py has the paper's model in one file, loop included.
+ELBO; mnist's log-likelihood is weighed by --llik-scaling. Other models than MMVAE have their own objectives:
+docs/models.md has them. reference/mmvae.py has the paper's model in one file, loop included.
 A batch: mnist (B, 1, 28, 28) and svhn (B, 3, 32, 32), float in [0, 1].
 """
 

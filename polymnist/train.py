@@ -6,7 +6,7 @@
     python train.py --model mmvae+ --quadrant             on larger images, each digit in one of four quadrants
     python train.py --demo                                MoPoE as published on built-in digits, in minutes
 
-The objectives are the models' own: README.md has them in a table. Networks and latents are by default those of MoPoE's
+The objectives are the models' own: docs/models.md has them. Networks and latents are by default those of MoPoE's
 code for all models, so that figures compare models.
 A batch: m0, m1, ... (B, 3, 28, 28) float in [0, 1]; (B, 3, 64, 64) with --quadrant.
 """

@@ -79,9 +79,8 @@ class IdmvaeElbo(IwaeElbo):
         n = self.model.n_shared
         swapped = torch.cat([z[..., :n], z[..., n:].roll(1, dims=1)], dim=-1).detach()  # (M, B, D)
         both, total = present & present.roll(1, dims=1), z.new_zeros(())
-        decoded = {}
-        for m, name in enumerate(self.model.modalities):
-            decoded |= self.model.likelihood.point(self.model.decode(swapped[m], (name,)))
+        own = dict(zip(self.model.modalities, swapped, strict=True))
+        decoded = self.model.likelihood.point(self.model.decode(own))
         location = self.model.experts(Batch(decoded))[0]  # (M, B, D)
         for m, modality in enumerate(self.model.private):
             error = modality.part_of(location[m] - swapped[m]).square().mean(dim=-1)  # (B,)

@@ -56,8 +56,8 @@ def test_codes_weights_without_entropy_go_to_the_better_subset_and_with_it_stay(
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.2])
-def test_mmvm_to_the_mixture_by_quadrature_and_below_the_pairs(alpha):
-    """In one dimension, with two experts; the pairwise KLs bound those to the mixture from above."""
+def test_mmvm_to_the_mixture_by_other_samples_and_below_the_pairs(alpha):
+    """The pairwise KLs bound those to the mixture from above."""
     model = model_of("moe", "gaussian")
     inputs = {name: x[:1] for name, x in inputs_of(model, complete=True).items()}
     for p in (*model.parameters(),):
@@ -137,6 +137,24 @@ def test_swapped_latents_are_missed_by_their_squares():
     only_two[:, 2:] = False  # of the pairs (0, 3), (1, 0), (2, 1), (3, 2) one is left
     expected = sum(x.part_of(swapped[m, 1]).square().sum() / (n * d) for m, x in enumerate(model.private))
     torch.testing.assert_close(objective.lost(z, only_two), expected)
+
+
+def test_what_is_decoded_of_swapped_latents_is_found_again():
+    """Decoders show one shared latent and both private ones; encoders read these from what is decoded, and 0 else."""
+    model = model_of("mmvae+", "gaussian")
+    seen = [0, model.n_shared, model.n_shared + 1]  # of a modality's own latents
+    for name in model.modalities:
+        encoder, decoder = model.encoder[name].linear, model.decoder[model.modality[name].decoder.key]
+        with torch.no_grad():
+            for p in (*encoder.parameters(), *decoder.parameters()):
+                p.zero_()
+            for feature, latent in enumerate(seen):
+                decoder.weight[feature, latent] = encoder.weight[latent, feature] = 1
+    z = torch.randn(3, 4, model.latent_dim, dtype=torch.float64)
+    present = torch.tensor([[True], [True], [False]]).expand(3, 4)  # the third is Bernoulli: its mean is no copy
+    missed = sum(z[m, :, 1 : model.n_shared].square().sum() for m in (0, 1))
+    d = model.n_shared + len(model.private[0].private_latents)
+    torch.testing.assert_close(IdmvaeElbo(model).lost(z, present), missed / (4 * d))
 
 
 def test_idmvae_refuses_classes_and_other_posteriors():
