@@ -57,8 +57,8 @@ class AnalysisConfig(PriorSamplesConfig, ScoresConfig):
     """score only the first N test examples; unlike --limit, this leaves all training examples"""
     mixture: int = 0
     """also score draws from a mixture of this number of Gaussians, fitted to training latents, in place of the prior"""
-    latent_prior: Kind | None = None
-    """also score draws from a density that `python -m tools.latent_prior` fitted to the model's latents"""
+    latent_prior: tuple[Kind, ...] = ()
+    """also score draws from densities that `python -m tools.latent_prior` fitted to the model's latents"""
     umap: bool = True
     """draw umap.png (takes about half a minute)"""
 
@@ -158,7 +158,7 @@ class Analysis:
     Attributes:
         n_incomplete: test examples that were left out, since they lack a modality.
         generated: the judges of what the model generates from z alone.
-        stand_ins: the density of --latent-prior, {end of a row's name: density}.
+        stand_ins: the densities of --latent-prior, {end of a row's name: density}.
         z, kls: once `figures` was called, a sample of q(z|x_source) for each test example, {source: (N, D)}, and the
             KLs of the test examples, {name: (N, D)}.
 
@@ -172,14 +172,14 @@ class Analysis:
         fewer = "measures how often two modalities of a draw agree: this model generates fewer, leave it out"
         for name in ("mixture", "latent_prior"):
             require(not getattr(config, name) or len(self.model.modelled) > 1, f"{option(name)} {fewer}")
-        kind, device = config.latent_prior, self.model.device
-        self.stand_ins = {f", z from {kind}": fitted_priors.load(config.model, kind, self.model)} if kind else {}
+        fitted = {kind: fitted_priors.load(config.model, kind, self.model) for kind in config.latent_prior}
+        self.stand_ins = {f", z from {kind}": density for kind, density in fitted.items()}
         splits = {split: data.load(split, config) for split in ("train", "test")}
         splits["test"] = splits["test"].take(slice(config.n_test))
         labels = {split: data.labels(config, split, examples).cpu() for split, examples in splits.items()}
         complete = {split: only_complete(examples) for split, examples in splits.items()}
         self.n_incomplete = len(splits["test"]) - len(complete["test"][0])
-        splits = {split: examples.to(device) for split, (examples, _) in complete.items()}
+        splits = {split: examples.to(self.model.device) for split, (examples, _) in complete.items()}
         self.labels = {split: labels[split][rows] for split, (_, rows) in complete.items()}
         largest, label = max(int(x.max()) for x in self.labels.values()), data.n_values - 1
         require(largest <= label, f"labels go from 0 to {label}, and one is {largest}: raise n_values of {data.name}")

@@ -41,6 +41,11 @@ class Config(ComputeOptions, DataOptions):
     epochs: int = 200
     """passes over the latents; 20 without a better loss end the fit"""
 
+    def check(self) -> None:
+        """Raise InputError for values that no fit can have."""
+        require_positive(self, "epochs", "limit")
+        require_seed(self)
+
 
 def main(config: Config) -> list[float]:
     """Fit the density and write it; returns the loss after each epoch.
@@ -48,8 +53,7 @@ def main(config: Config) -> list[float]:
     Raises:
         InputError: a model or data that cannot be used, or a loss that is not finite.
     """
-    require_positive(config, "epochs", "limit")
-    require_seed(config)
+    config.check()
     model = load_model(config.model).to(devices.select(config.cuda))
     examples = training_examples(config, model).to(model.device)
     torch.manual_seed(config.seed)

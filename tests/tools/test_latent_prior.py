@@ -137,9 +137,9 @@ def test_given_modalities_need_latents_of_their_own(run, monkeypatch):
 def test_joint_coherence_of_each_stand_in_is_reported(run, tmp_path, capsys):
     options = ("--demo", "--limit", 40, "--no-umap", "--no-by-size", "--n-samples", 20, "--data-dir", tmp_path)
     folder = shutil.copytree(run, tmp_path / "run")
-    figures = call(analyse, folder, *options, "--mixture", 2, "--latent-prior", "maf")
+    figures = call(analyse, folder, *options, "--mixture", 2, "--latent-prior", "maf", "score")
     joint = [name for name in figures if name.startswith("coherence, joint")]
-    assert joint == ["coherence, joint", "coherence, joint, z from 2 Gaussians", "coherence, joint, z from maf"]
+    assert joint == ["coherence, joint", *(f"coherence, joint, z from {x}" for x in ("2 Gaussians", "maf", "score"))]
 
 
 @pytest.mark.parametrize("folder", ["run", "own"])

@@ -84,6 +84,15 @@ def training_command(
     return module_command(run.plan, run.plan.train, options)
 
 
+def following_commands(run: Run, site: Site) -> list[list[str]]:
+    """The commands between a run's training and its measures."""
+    options, folder = data_options(run, site), str(site.folder(run))
+    return [
+        [sys.executable, "-m", *(x.format(run=folder) for x in shlex.split(command)), *options]
+        for command in run.plan.then
+    ]
+
+
 def measure_commands(run: Run, site: Site) -> dict[str, list[str]]:
     """The commands that measure a run's model, by the measure's name."""
     commands, folder = {}, site.folder(run)

@@ -111,6 +111,12 @@ POLYMNIST = {
     "cmvae": checked((POLYMNIST_COHERENCES[0], POLYMNIST_JOINT[0]), (89.7, 78.1)),
 }
 
+# %: Zhang, Shen & Wang, IDMVAE, ICLR 2026, second hand
+QUADRANT = {
+    "mmvae+": recalled(("z -> digit", "w -> digit"), (38, 34)),
+    "idmvae": recalled(("z -> digit", "w -> digit"), (98, 16)),
+}
+
 
 def table2(experiment: str, model: str) -> dict[str, Published]:
     """The figures of a model in Table 2 of Wu & Goodman 2018; none if it is not there."""

@@ -50,6 +50,8 @@ class Plan:
     """the model, of the same experiment and seed, that this one is initialised from"""
     train: str = "train"
     """the training script and its subcommand"""
+    then: tuple[str, ...] = ()
+    """commands (module and options) that follow the training; {run} stands for the run's folder"""
     writes: tuple[str, ...] = ()
     """names of the JSON files that the training script writes itself"""
     y: str = ""

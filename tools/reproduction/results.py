@@ -35,6 +35,8 @@ class Measured(Struct):
     """What the tables read of a measure's JSON; each script writes some of these, and more."""
 
     estimates: dict[str, Estimate] = {}
+    probe: Numbers = {}
+    """how often linear classifiers read the digit and the quadrant, by what is read from what"""
     by_size: dict[Annotated[str, Meta(pattern=r"^\d+$")], Numbers] = {}
     """by the number of given modalities"""
     results: list[Share] = []
@@ -71,7 +73,7 @@ class Result(Struct):
     demo: bool
     epochs: Epochs
     commands: Annotated[list[str], Meta(min_length=1)]
-    """training first, then the measures"""
+    """training first, then the others in their order"""
     commit: str | None
     date: str
     """of the last measure"""

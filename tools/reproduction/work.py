@@ -30,6 +30,7 @@ from tools.reproduction.commands import (
     Site,
     TooLong,
     call,
+    following_commands,
     measure_commands,
     slug,
     training_command,
@@ -158,12 +159,14 @@ def train_and_measure(run: Run, before: Run | None, site: Site) -> None:
         return
     training = partial(training_command, run, before, site)
     epochs, annealing = epochs_within(site.setting(run), training, folder, site)
-    train, measures = training(epochs, annealing, folder), measure_commands(run, site)
-    call(train, folder, site.threads)
+    first = [training(epochs, annealing, folder), *following_commands(run, site)]
+    measures = measure_commands(run, site)
+    for command in first:
+        call(command, folder, site.threads)
     for name, command in measures.items():
         if not (folder / f"{name}.json").exists():
             call(command, folder, site.threads)
-    commands = [shlex.join(["python", *command[1:]]) for command in (train, *measures.values())]
+    commands = [shlex.join(["python", *command[1:]]) for command in (*first, *measures.values())]
     content = result_of(run, site, epochs, commands)
     as_type(content, Result, f"the result of {run.name}", "delete the damaged files of its folder")
     text = json.dumps(content, indent=1, ensure_ascii=False).replace(f"{site.save_dir}/", "")  # paths of any machine
@@ -175,7 +178,7 @@ def result_of(run: Run, site: Site, epochs: int, commands: list[str]) -> dict[st
 
     Args:
         epochs: those that were trained.
-        commands: the training's and then the measures'.
+        commands: the training's, then the others, in order.
     """
     folder, plan = site.folder(run), run.plan
     return {

@@ -139,8 +139,9 @@ TINY = "--limit 60 --batch-size 30"
 def table(monkeypatch):
     """Two trainings of seconds: one that fails, as soon as it starts."""
     measures = (Measure("loglike", "loglike", "", "--limit 5 --n-samples 2"),)
+    fit = "tools.latent_prior {run} --kind maf --limit 60 --epochs 1"
     good, bad = (
-        Plan("mnist", model, Setting(80, 30), Setting(4, 2, f"{TINY} {options}"), measures, y="text")
+        Plan("mnist", model, Setting(80, 30), Setting(4, 2, f"{TINY} {options}"), measures, then=(fit,), y="text")
         for model, options in (("mvae", ""), ("vae", "--n-latents 0"))
     )
     figures = (Figure("log p(x)", ("loglike", "estimates", "log p(image)", "mean")),)
@@ -200,6 +201,9 @@ def test_runs_are_measured_and_not_repeated(tmp_path, table, capsys):
     assert content["commands"][0].endswith(
         "--seed 3 --resume --data-dir data/mnist --demo --save-dir mvae-table2/mnist/mvae_seed3"
     )
+    fit, measure = content["commands"][1:]
+    assert (folder / "latent_prior_maf.pt").exists() and "loglike mvae-table2/mnist/mvae_seed3 " in measure
+    assert fit.startswith("python -m tools.latent_prior mvae-table2/mnist/mvae_seed3 --kind maf --limit 60 ")
     assert str(tmp_path) not in json.dumps(content), "paths of this machine"
 
     before = (folder / RESULT).stat().st_mtime_ns
@@ -275,6 +279,7 @@ def test_the_scripts_know_the_options_of_the_plans(demo, tmp_path):
         folder = site.folder(run)
         folder.mkdir(parents=True, exist_ok=True)
         train = commands.training_command(run, None, site, epochs=2, annealing=1, save_dir=folder)
-        for _, _, name, *args in (train, *commands.measure_commands(run, site).values()):
+        following, measures = commands.following_commands(run, site), commands.measure_commands(run, site)
+        for _, _, name, *args in (train, *following, *measures.values()):
             module = importlib.import_module(name)
             tyro.cli(getattr(module, "Config", None) or module.Command, args=args).check()
