@@ -107,9 +107,8 @@ def main(config: Config) -> dict[str, dict]:
         f"{config.model} has the modality {model.modalities[0]} alone, and the analysis compares two: give a model of "
         "--model images or features",
     )
-    source, latents, kind = model.modalities[0], {"prior": None}, config.latent_prior
-    if kind:
-        latents[kind] = fitted_priors.load(config.model, kind, model)
+    source = model.modalities[0]
+    latents = {"prior": None} | {x: fitted_priors.load(config.model, x, model) for x in config.latent_prior}
     train, test = (load_birds(split, model, vocabulary, config) for split in ("train", "test"))
     test = test[: config.n_test]
     describe = descriptor(source, config)

@@ -53,7 +53,7 @@ class Config(AnalysisConfig):
     umap: tyro.conf.Suppress[bool] = False
     n_samples: tyro.conf.Suppress[int] = 1
     mixture: tyro.conf.Suppress[int] = 0
-    latent_prior: tyro.conf.Suppress[Kind | None] = None
+    latent_prior: tyro.conf.Suppress[tuple[Kind, ...]] = ()
 
     def check(self) -> None:
         super().check()

@@ -34,7 +34,7 @@ class Config(celeba.Config):
     # the image alone is judged, so nothing is generated from the prior
     n_samples: tyro.conf.Suppress[int | None] = None
     mixture: tyro.conf.Suppress[int] = 0
-    latent_prior: tyro.conf.Suppress[Kind | None] = None
+    latent_prior: tyro.conf.Suppress[tuple[Kind, ...]] = ()
 
 
 DATA = celeba.DATA._replace(
