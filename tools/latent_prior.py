@@ -4,7 +4,7 @@
     python -m tools.latent_prior polymnist/trained_models --kind score --data-dir polymnist/data   a score network
 
 It is fitted to one draw of q(z|X) for each training example; a tenth of them are held out and select the best epoch.
-The loss is -log p(z) in nats for a flow, and the mean squared error of the noise for a score network. Writes
+The loss is -log p(z) in nats for a flow, and the weighted squared error of the noise for a score network. Writes
 latent_prior_maf.pt or latent_prior_score.pt beside the model, which --latent-prior of sample.py, analyse.py and
 explore.py reads.
 """

@@ -27,7 +27,7 @@ def two_modes(n):
 @pytest.fixture(scope="module", params=["maf", "score"])
 def fitted(request):
     torch.manual_seed(0)
-    return request.param, *fit(request.param, two_modes(3000), 30)
+    return request.param, *fit(request.param, two_modes(3000), 40)
 
 
 def test_a_fit_recovers_the_moments_and_the_modes(fitted):
@@ -79,11 +79,11 @@ def gaussian_noise(z, t):
 
 
 def least_loss():
-    """The loss of `gaussian_noise`: the mean over t of tr(I - sigma^2 (alpha^2 C + sigma^2 I)^-1) / 2."""
+    """The loss of `gaussian_noise`: the mean over t of tr(alpha C (alpha^2 C + sigma^2 I)^-1) / 2."""
     t = FIRST + (1 - FIRST) * (torch.arange(20_000).double() + 0.5) / 20_000
     alpha, sigma = (x[:, None] for x in signal_and_noise(t))
     eigenvalues = torch.linalg.eigvalsh(COVARIANCE)
-    return (1 - sigma**2 / (alpha**2 * eigenvalues + sigma**2)).mean().item()
+    return (alpha * eigenvalues / (alpha**2 * eigenvalues + sigma**2)).mean().item()
 
 
 def correlated(n):
@@ -110,6 +110,16 @@ def test_the_reverse_sde_draws_from_the_density_of_its_score(monkeypatch):
     torch.testing.assert_close(z.T.cov(), COVARIANCE, rtol=0, atol=0.04)
 
 
+def test_noise_is_removed_from_more_latents_than_a_layer_has_units(monkeypatch):
+    """Modes of 64 latents with the deviation 0.3 each; a network of rank 16 alone would leave 0.8 of the others."""
+    monkeypatch.setattr(latent_priors, "WIDTH", 16)
+    torch.manual_seed(0)
+    modes = torch.randn(2, 64)
+    prior, _ = fit("score", modes[torch.randint(2, (1500,))] + 0.3 * torch.randn(1500, 64), 80)
+    distances = (prior.sample((300,))[:, None] - modes).square().mean(dim=2).amin(dim=1)  # (300,)
+    assert distances.mean().sqrt() < 0.45
+
+
 def conditional_noise(z, t):
     """E[epsilon|z_t, z_1] of z_2 (B, 2, 1), where z_1 is given: its time is 0."""
     assert t[:, 0].eq(0).all() and t[:, 1].gt(0).all()
@@ -118,7 +128,7 @@ def conditional_noise(z, t):
     return torch.stack([torch.full_like(error, torch.nan), error], dim=1)
 
 
-@pytest.mark.parametrize(("score", "atol"), [("exact", 0.06), ("fitted", 0.25)])
+@pytest.mark.parametrize(("score", "atol"), [("exact", 0.06), ("fitted", 0.15)])
 def test_given_latents_the_others_have_their_conditional_distribution(score, atol, monkeypatch):
     """z_2 given z_1 is N(rho z_1, 1 - rho^2)."""
     torch.manual_seed(0)
