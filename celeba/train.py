@@ -68,11 +68,11 @@ class Config(PrivateOptions, PairModelOptions, FacesConfig):
     model: model_option((*PAIR_MODELS, *OTHERS)) = "mvae"
     posterior: posterior_option(
         ("gaussian", "laplace", "vmf", "ebm"),
-        "family of the experts and the prior. None: laplace for --model mmvae+ and cmvae, as in their papers, else "
-        "gaussian",
+        "family of the experts and the prior. None: laplace for mixtures with private latents, as in MMVAE+'s paper, "
+        "else gaussian",
     ) = None
     n_private: int | None = None
-    """number of private latents of the image, for --model dmvae, mmvae+ and cmvae; attributes have none.
+    """number of private latents of the image, for models with them; attributes have none.
     None: 32, as in MMVAE+'s code"""
     lambda_image: float = 1.0
     """weight of the image's log-likelihood"""

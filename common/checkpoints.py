@@ -77,7 +77,7 @@ class NetworkOptions(msgspec.Struct):
     n_latents: Size = 1
     n_private: Size | list[Size] | None = None  # a list has one number for each modality
     n_clusters: Size | None = None
-    rho: Annotated[float, msgspec.Meta(ge=0, le=0.8)] | None = None
+    rho: float | None = None
     model: Name | None = None
     fusion: Name | None = None
     posterior: Name | None = None

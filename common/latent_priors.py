@@ -97,8 +97,8 @@ class ScorePrior(LatentPrior):
     def loss(self, z: Tensor) -> Tensor:
         """The squared error of the noise at a random time, the mean over the latents, of z (B, *event_shape): (B,).
 
-        It is divided by alpha(t), so that late times, at which what is given tells most, count for more. The times of a batch are evenly spaced, which lowers the variance (Kingma et al. 2021, arXiv
-        2107.00630).
+        It is divided by alpha(t), so that late times, at which what is given tells most, count for more. The times of a
+        batch are evenly spaced, which lowers the variance (Kingma et al. 2021, arXiv 2107.00630).
         """
         z = ((z - self.loc) / self.scale).view(len(z), self.n_times, -1)  # (B, M, D)
         given = torch.rand(z.shape[:2], device=z.device) < (GIVEN if self.n_times > 1 else 0)

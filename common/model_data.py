@@ -20,7 +20,7 @@ def modelled(config: object, data: Examples, model: MultimodalVAE) -> Examples:
     """The data's modalities that the model has, checked before a training on them.
 
     Examples that lack all values of a modality (`is_missing`) lack it. Those that lack some are counted on the standard
-    error, since the others are scored.
+    error, since their other values are scored.
 
     Raises:
         InputError: the data lack one of the model's, or have values that it cannot take; a mask's columns are not the
@@ -65,7 +65,7 @@ def _look_for_missing(examples: Examples, model: MultimodalVAE) -> Examples:
         n = int((present & lacking).reshape(len(examples), -1).any(-1).sum())
         if n:
             incomplete.append(name)
-            print_once(f"{n:,} of {len(examples):,} examples lack some values of {name}: the others are scored")
+            print_once(f"{n:,} of {len(examples):,} examples lack some values of {name}: their other values are scored")
     return replace(examples, mask=mask, incomplete=tuple(incomplete))
 
 

@@ -15,7 +15,7 @@ class HoelderStrategy(Strategy):
     Range: |mu| <= 1e3 and |logvar| <= 20, since the components' weights have gradients too.
     """
 
-    is_mixture = True
+    is_mixture = learns_weights = True
 
     def forward(self, params: tuple[Tensor, Tensor], mask: Tensor | None = None) -> tuple[Tensor, ...]:
         """(mu, logvar), each (M, B, D), and a mask (..., B, M) -> logits (..., B, T), (mu, logvar), (..., B, T, D)."""
@@ -33,7 +33,7 @@ class HellingerStrategy(HoelderStrategy):
     in each dimension, computed in float64.
     """
 
-    is_mixture = False
+    is_mixture = learns_weights = False
 
     def forward(self, params: tuple[Tensor, Tensor], mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(mu, logvar), each (M, B, D), and a mask (..., B, M) -> (mu, logvar), each (..., B, D)."""

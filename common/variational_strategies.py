@@ -17,6 +17,7 @@ class Strategy(nn.Module):
     fuses_every_subset = True  # there is a q(z|x_S) of every subset S
     takes_joint_encoders = False  # an encoder may see several modalities
     is_mixture = False  # it gives the components of a mixture
+    learns_weights = False  # they have weights with gradients
     needs_standard_prior = False  # q(z|x_S) holds p(z) as N(0, I), for vmf experts as the uniform distribution
 
     def conditional(self, fused: tuple[Tensor, ...], mask: Tensor | None) -> tuple[Tensor, ...]:
@@ -229,7 +230,7 @@ class MopoeStrategy(Strategy):
 
     def __init__(self, product: Strategy | None = None, logits: nn.Parameter | None = None) -> None:
         super().__init__()
-        self.product, self.logits = product or GaussianPoeStrategy(), logits
+        self.product, self.logits, self.learns_weights = product or GaussianPoeStrategy(), logits, logits is not None
         self.needs_standard_prior = self.product.needs_standard_prior
 
     def forward(self, params: tuple[Tensor, ...], mask: Tensor | None = None) -> tuple[Tensor, ...]:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from common.data import Examples
+from common.errors import require
 from common.model_data import check_values
 from common.models import MultimodalVAE
 from common.subsets import named_subsets
@@ -45,6 +46,7 @@ def main(config: Config) -> dict[str, Scores]:
     check_values(test, model)
     torch.manual_seed(config.seed)
     lacking = with_missing(test, MISSING, config.seed)
+    check_scorable(test, lacking)
     of_digit = {"complete": accuracies(model, test, n), "a third missing": accuracies(model, lacking, n)}
     by_given = {given: {kind: x[given] for kind, x in of_digit.items()} for given in of_digit["complete"]}
     head, about = tables.data_scored(config, "mfeat", None, len(test))
@@ -56,6 +58,15 @@ def main(config: Config) -> dict[str, Scores]:
     ]
     tables.report(config, "mfeat", shown, {"n_examples": len(test), "n_samples": n, "seed": config.seed}, about)
     return {x.key: x.figures for x in shown}
+
+
+def check_scorable(truth: Examples, lacking: Examples) -> None:
+    """Raise InputError if all rows of a table are alike, whose R^2 has no value, or if no cell of it is missing."""
+    for name in VIEWS:
+        x, less = truth.modalities[name], lacking.modalities[name]
+        varies = bool((x - x.nanmean(dim=0)).square().nansum() > 0)
+        require(varies, f"R^2 of {name} needs test examples that differ in it: raise --limit")
+        require(bool((less.isnan() & ~x.isnan()).any()), f"no cell of {name} was left out: raise --limit")
 
 
 @torch.no_grad()

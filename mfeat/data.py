@@ -79,7 +79,7 @@ def read(data_dir: Path, download: bool) -> Examples:
 
 
 def _tables_of_scanned_digits() -> Examples:
-    """Six tables of the kinds of the files, with fewer columns but those of pix."""
+    """Six tables like those of the files; all but pix have fewer columns."""
     splits = [scanned_digits(split).modalities for split in ("train", "test")]
     ink = torch.cat([x["image"][:, 0, 4:-4, 4:-4] for x in splits]).float() / 255  # (N, 20, 20)
     y, x = (axis.flatten() for axis in torch.meshgrid(*[torch.linspace(-1, 1, 20)] * 2, indexing="ij"))

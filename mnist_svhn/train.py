@@ -41,18 +41,18 @@ class Config(TrainingPairOptions, MmvaeOptions, RunConfig):
     ) = None
     prior_and_posterior: Literal["laplace", "normal", "vmf", "ebm"] | None = None
     """family of the prior and the experts. vmf: von Mises-Fisher, z on the unit sphere;
-    ebm: energy-based, for --model mvae only. None: laplace, as in the paper, also for mmvae+ and cmvae as in theirs;
+    ebm: energy-based, for --model mvae only. None: laplace, as in the paper, also for mixtures with private latents;
     normal for models that multiply experts"""
     K: int | None = None
     """importance samples from each expert.
-    None: 1 for --model mmvae+ and cmvae, as in MMVAE+'s code, else 30, or 5 with --demo"""
+    None: 1 for mixtures with private latents, as in MMVAE+'s code, else 30, or 5 with --demo"""
     num_hidden_layers: int = 1
     """hidden layers of mnist's networks"""
     n_latents: Annotated[int | None, LATENT_NAMES] = None
-    """dimensions of z; of its shared part for --model dmvae, mmvae+ and cmvae. None: 20, as in the authors' code;
+    """dimensions of z; of its shared part for models with private latents. None: 20, as in the authors' code;
     10 beside private latents, as in DMVAE's"""
     n_private: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="MNIST SVHN")] = None
-    """numbers of private latents of each image, for --model dmvae, mmvae+ and cmvae.
+    """numbers of private latents of each image, for models with them.
     None: 1 4 for dmvae, as in its code; else 10 10, so that a decoder sees 20 latents, like MMVAE's"""
     limit: int | None = None
     """use only the first N training pairs, and the first N pairs of the images that --valid holds out"""

@@ -37,17 +37,17 @@ class Config(DatasetOptions, PrivateOptions, RunConfig):
     obj: objective_option({model.fusion for model in MODELS.values()}) = None
     posterior: posterior_option(
         ("gaussian", "laplace"),
-        "family of the experts and the prior; laplace for --model mmvae, mmvae+ and cmvae only. None: laplace for "
-        "mmvae+ and cmvae, as in their papers, else gaussian",
+        "family of the experts and the prior; laplace for mixtures only. None: laplace for mixtures with private "
+        "latents, as in MMVAE+'s paper, else gaussian",
     ) = None
     networks: Literal["conv", "small", "resnet"] = "conv"
     """conv: three convolutions, as in MoPoE's code, and a fourth for --quadrant; small: the same with half the
     channels; resnet: residual blocks, as in MMVAE+'s code"""
     n_latents: Annotated[int | None, LATENT_NAMES] = None
-    """dimensions of z; of its shared part for --model dmvae, mmvae+ and cmvae. None: 512, as in MoPoE's code;
+    """dimensions of z; of its shared part for models with private latents. None: 512, as in MoPoE's code;
     32 beside private latents, as in MMVAE+'s"""
     n_private: int | None = None
-    """number of private latents of each image, for --model dmvae, mmvae+ and cmvae. None: 32, as in MMVAE+'s code"""
+    """number of private latents of each image, for models with them. None: 32, as in MMVAE+'s code"""
     missing: float = 0.0
     """share of the images m1, m2, ... that training and validation examples lack, drawn as in the multivae package;
     all have m0"""

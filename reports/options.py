@@ -104,7 +104,7 @@ class PriorSamplesConfig(SamplesConfig):
         return self.samples_dir / f"from_{'_'.join(names)}{drawn_by}.png"
 
     def latents(self, model: MultimodalVAE, training: Callable[[], Examples]) -> Distribution | None:
-        """The distribution of z in place of the prior, event shape (D,); None for the prior.
+        """The distribution of z in place of the prior, event shape (D,) or (M, D); None for the prior.
 
         Args:
             training: reads the training examples, to which --mixture fits its Gaussians.

@@ -18,7 +18,7 @@ from common.errors import InputError, require
 from common.execution import processes
 from common.fitted_priors import own_latents
 from common.io import write_atomically
-from common.latent_priors import LatentPrior
+from common.latent_priors import LatentPrior, ScorePrior
 from common.multimodal_vae import MultimodalVAE
 from reports import plots
 from reports.metrics import by_rows
@@ -153,7 +153,7 @@ def latents_given(
     model: MultimodalVAE,
     inputs: Mapping[str, Tensor] | Batch,
     given: Sequence[str],
-    latents: Distribution | None = None,
+    latents: ScorePrior | None = None,
 ) -> Tensor | dict[str, Tensor]:
     """A draw of q(z|x_given), (B, D); of the experts and `latents` given their draws, {name: (B, D)}.
 

@@ -142,7 +142,7 @@ class PrivateOptions(ObjectiveOptions):
     rho: float | None = None
     """correlation of the errors of --model code's experts, 0 to 0.8. None: 0.4"""
     K: int | None = None
-    """importance samples from each expert. None: 1 for --model mmvae+ and cmvae, as in MMVAE+'s code, else 30"""
+    """importance samples from each expert. None: 1 for mixtures with private latents, as in MMVAE+'s code, else 30"""
 
     def __post_init__(self) -> None:
         model = self.record()

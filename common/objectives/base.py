@@ -86,6 +86,7 @@ class MultimodalObjective(Objective):
 
     unimodal = False  # whether each modality that an example has counts alone too
     random_subsets = False  # whether each call draws other subsets of the modalities
+    learns_weights = True  # whether its gradient has that of a mixture's weights
     of_mixtures: bool | None = None  # whether the posterior has to be a mixture, or must not be one; None: any
     needs_closed_form_prior_kl = True
     decode = Decoder  # decode(model, batch)(z, terms, where) -> {name: log p(x_m|z)}
@@ -99,6 +100,7 @@ class MultimodalObjective(Objective):
         mixture = 'mixture as posterior: VAE("moe", ...) has one'
         needed = mixture if self.of_mixtures else "posterior that is not a mixture: take MmvaeElbo for mixtures"
         require(fits, f"{type(self).__name__} needs a {needed}")
+        self.check_weights(model, self.learns_weights)
         require(
             not (self.needs_closed_form_prior_kl and model.prior.is_mixture),
             f"{type(self).__name__} needs KLs to the prior in closed form, which a clustered one does not have: "
@@ -106,6 +108,12 @@ class MultimodalObjective(Objective):
         )
         super().__init__(model)
         self.weights = model.weights | dict(weights or {})
+
+    def check_weights(self, model: MultimodalVAE, learned: bool) -> None:
+        """Raise InputError for a mixture that learns its components' weights, if the gradient of these is left out."""
+        fits = learned or not model.variational_strategy.learns_weights
+        leaves_out = f"this {type(self).__name__} leaves out the gradient of the weights of the mixture's components"
+        require(fits, f"{leaves_out}, which the model learns: take MmvaeElbo with all components, or IwaeElbo")
 
     @property
     def same_operations(self) -> bool:

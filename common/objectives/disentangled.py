@@ -23,8 +23,8 @@ class IdmvaeElbo(IwaeElbo):
               - c_2 \sum_m \frac{1}{d_m} \| \mu_m(\tilde x_m) - (u_m, w_m^{(b)}) \|^2
 
     u_m and w_m are the shared and the private latents that modality m's expert gives. In the first loss the b are the
-    examples of the batch. In the second one :math:`\tilde x_m` is decoded from an example's u_m and the w_m of the
-    next one, and :math:`\mu_m` is the location of its expert, of d_m latents. The weights are those of the authors'
+    examples of the process's batch. In the second one :math:`\tilde x_m` is decoded from an example's u_m and another
+    one's w_m, and :math:`\mu_m` is the location of its expert, of d_m latents. The weights are those of the authors'
     code. The temperature tau, the squares and the stopped gradient of the latents to find again are ours. The authors'
     prior by diffusion is left out. `bound` is MMVAE+'s alone.
 

@@ -166,6 +166,8 @@ class StlElbo(IwaeElbo):
     that of DregIwaeElbo is not.
     """
 
+    learns_weights = False
+
     def log_q(self, q: LatentDistribution, z: Tensor) -> Tensor:
         """log q(z|X) with q's parameters held fixed: its gradient goes through z alone."""
         return super().log_q(q.detached(), z)
@@ -188,6 +190,8 @@ class DregIwaeElbo(IwaeElbo):
     q_t :math:`c w \nabla_z \log w`, the papers' rule for one encoder: unbiased for T = 1 and beta = 1, biased for
     mixtures. "published" gives it :math:`c \nabla_z \log w`, which MMVAE's code computes: `StlElbo`'s gradient.
     """
+
+    learns_weights = False
 
     def __init__(
         self,

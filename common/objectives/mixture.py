@@ -37,6 +37,7 @@ class MmvaeElbo(MultimodalObjective):
         self, model: MultimodalVAE, weights: Mapping[str, float] | None = None, draw_one: bool = False
     ) -> None:
         super().__init__(model, weights)
+        self.check_weights(self.model, not draw_one)
         self.draw_one = draw_one
 
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
@@ -73,7 +74,7 @@ class CodeElbo(MmvaeElbo):
         self, model: MultimodalVAE, weights: Mapping[str, float] | None = None, entropy: float = 1000.0
     ) -> None:
         super().__init__(model, weights)
-        learned = getattr(self.model.variational_strategy, "logits", None) is not None
+        learned = getattr(self.model.variational_strategy, "logits", None) is not None  # of all subsets
         require(learned, "CodeElbo needs a mixture with learned weights, the fusion code: take MmvaeElbo for others")
         self.entropy = entropy
 

@@ -179,7 +179,7 @@ def test_examples_know_what_they_lack(capsys):
     examples = modelled(None, Examples({"image": image, "text": text}), model)
     assert examples.mask.tolist() == [[True, True], [True, False], [False, True], [True, True], [True, True]]
     assert examples.incomplete == ("image",)
-    assert "1 of 5 examples lack some values of image: the others are scored" in capsys.readouterr().err
+    assert "1 of 5 examples lack some values of image: their other values are scored" in capsys.readouterr().err
     batch, seen = examples[:2], model.observe({"image": image[:2], "text": text[:2]})
     assert batch.modalities["image"][0, 0, 3, 4] == 0 and list(batch.observed) == ["image"]
     assert torch.equal(batch.observed["image"], seen.observed["image"]) and torch.equal(batch.mask, seen.mask)

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +14,7 @@ from torch import nn
 from common.checkpoints import load_config, load_model
 from common.data import Examples
 from common.encoders_decoders import SplitLinearLayer
+from common.errors import InputError
 from common.io import save_tensors
 from common.likelihoods import CategoricalLikelihood, GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import VAE
@@ -192,6 +194,25 @@ def test_missing_cells_are_predicted_from_those_that_are_there(two_tables):
         assert found[name] == pytest.approx(expected, abs=1e-3), name
     means = {by: (found["a"][by] + found["b"][by]) / 2 for by in ("model", "column mean")}
     assert found["mean"] == pytest.approx(means)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ("a", "R^2 of a needs test examples that differ in it: raise --limit"),
+        ("b", "no cell of b was left out: raise --limit"),
+    ],
+)
+def test_figures_without_a_value_are_refused(two_tables, changed, message):
+    full = dict(two_tables.modalities)
+    lacking = Examples(full | {name: full[name].masked_fill(full[name] > 1, torch.nan) for name in "ab"})
+    analyse.check_scorable(two_tables, lacking)
+    if changed == "a":
+        two_tables = Examples(full | {"a": torch.ones_like(full["a"])})
+    else:
+        lacking = Examples(lacking.modalities | {"b": full["b"]})
+    with pytest.raises(InputError, match=re.escape(message)):
+        analyse.check_scorable(two_tables, lacking)
 
 
 def test_predictions_are_means_over_draws():

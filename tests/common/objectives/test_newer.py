@@ -1,6 +1,7 @@
 """CoDE-VAE's entropy, MMVM's mixture, and IDMVAE's losses of shared and of swapped latents."""
 
 import math
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ from torch.distributions import Categorical
 from common.errors import InputError
 from common.likelihoods import CategoricalLikelihood
 from common.models.objectives import make_objective
-from common.objectives import CodeElbo, IdmvaeElbo, MmvaeElbo, MmvmElbo
+from common.objectives import CodeElbo, DregIwaeElbo, IdmvaeElbo, MmvaeElbo, MmvmElbo, StlElbo
 from common.objectives.disentangled import TEMPERATURE, info_nce
 from tests.golden.test_objectives import inputs_of, model_of
 from tests.helpers.fusions import with_fusion
@@ -166,3 +167,10 @@ def test_idmvae_refuses_classes_and_other_posteriors():
     model.likelihood["b"] = CategoricalLikelihood()
     with pytest.raises(InputError, match="IDMVAE decodes values with gradients, and b has classes: take iwae"):
         IdmvaeElbo(model)
+
+
+@pytest.mark.parametrize("fusion", ["hoelder", "code"])
+@pytest.mark.parametrize("objective", [partial(MmvaeElbo, draw_one=True), DregIwaeElbo, StlElbo])
+def test_objectives_without_the_gradient_of_the_weights_refuse_weights_that_are_learned(fusion, objective):
+    with pytest.raises(InputError, match="leaves out the gradient of the weights of the mixture's components, which"):
+        objective(model_of(fusion, "gaussian"))
