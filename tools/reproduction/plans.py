@@ -294,8 +294,8 @@ QUADRANT = tuple(
         published=papers.QUADRANT.get(model, {}),
         dataset="mnist",
         then=tuple(f"tools.latent_prior {{run}} --kind {kind}" for kind in ("maf", "score")),
-        note="published: on IDMVAE's PolyMNIST-Quadrant, whose backgrounds are others, with wider networks. The figures "
-        "do not compare with ours.",
+        note="published: on IDMVAE's PolyMNIST-Quadrant, whose backgrounds are others, with wider networks. The "
+        "figures do not compare with ours.",
     )
     for name, model, options in (
         *((x, x, f"--model {x}") for x in ("mvae", "mmvae", "mopoe", "mvtcae", "mmvae+", "idmvae")),
