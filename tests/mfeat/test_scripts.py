@@ -13,13 +13,14 @@ from torch import nn
 
 from common.checkpoints import load_config, load_model
 from common.data import Examples
+from common.data.scales import scales_of
 from common.encoders_decoders import SplitLinearLayer
 from common.errors import InputError
 from common.io import save_tensors
 from common.likelihoods import CategoricalLikelihood, GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import VAE
 from mfeat import analyse, loglike, sample, train
-from mfeat.data import TABLES, load, scales_of, with_missing
+from mfeat.data import TABLES, load, with_missing
 from mfeat.model import SCALE, build
 from tests.helpers.data_config import data_config
 from tests.helpers.mixtures import assert_samples_a_mixture
@@ -33,7 +34,7 @@ SMALL = ("--demo", "--limit", 60, "--epochs", 1, "--n-latents", 4)
 def of_means(tmp_path_factory):
     """A model that decodes every z to the means of the tables, and to the digit 7."""
     path = tmp_path_factory.mktemp("means") / "model.pt"
-    scales = scales_of(load("train", data_config(demo=True)))
+    scales = scales_of(load("train", data_config(demo=True)), TABLES, "")
     config = {"model": "mvae", "n_latents": 2, "scales": scales, "demo": True}
     model = build(SimpleNamespace(**config))
     for name, network in model.decoder.items():
@@ -62,8 +63,10 @@ def test_the_runs_config_has_the_means_of_the_cells_that_are_left(tmp_path):
         call(train, *SMALL, *options, "--save-dir", tmp_path / name)
     configs = {name: load_config(tmp_path / name) for name in ("all", "some", "same")}
     examples = load("train", data_config(demo=True, limit=60))
-    assert configs["all"]["scales"] == scales_of(examples)
-    assert configs["some"]["scales"] == scales_of(with_missing(examples, 0.5, 0)) != configs["all"]["scales"]
+    assert configs["all"]["scales"] == scales_of(examples, TABLES, "")
+    assert (
+        configs["some"]["scales"] == scales_of(with_missing(examples, 0.5, 0), TABLES, "") != configs["all"]["scales"]
+    )
     assert metrics(tmp_path / "some") == metrics(tmp_path / "same") != metrics(tmp_path / "all")
     call(train, *SMALL, "--resume", "--epochs", 2, "--missing", 0.5, "--save-dir", tmp_path / "same")
     assert metrics(tmp_path / "same")[:1] == metrics(tmp_path / "some")
