@@ -26,7 +26,7 @@ UNUSABLE = (RuntimeError, TypeError, AttributeError, ValueError, LookupError)  #
 MVAE_EXPERIMENTS = ("mnist", "fashionmnist", "multimnist", "celeba", "celeba19")
 OTHERS = ("mnist_svhn", "polymnist", "cub", "vhe", "vision", "translation", "mfeat")
 EXPERIMENTS = {name: f"{name}.model" for name in (*MVAE_EXPERIMENTS, *OTHERS)}
-EXPERIMENTS |= {"halves": "mnist.parts.model", "pixels": "mnist.parts.model"}
+EXPERIMENTS |= {"halves": "mnist.parts.model", "pixels": "mnist.parts.model", "estimator": "tools.estimator"}
 # what the MMVAE authors' code leaves in a run's folder: parameters, options, and the options as a pickled Namespace
 MMVAE_MODEL, MMVAE_OPTIONS, MMVAE_PICKLE = "model.rar", "args.json", "args.rar"
 MMVAE_REMEDY = f"{MMVAE_MODEL} needs it, copy it from the authors' run"

@@ -199,6 +199,25 @@ class WithMissing(nn.Module):
         return self.network(*(x if x.dim() == 1 else torch.cat([x, seen.to(x)], dim) for x, seen in pairs))
 
 
+class WithColumns(nn.Module):
+    """A decoder with one learned number for each column beside its output, such as the columns' log-scales.
+
+    The output (N, C, ...) becomes (N, 2 C, ...).
+
+    Args:
+        network: z (N, D) -> (N, C, ...).
+        columns: where the numbers start, (C, 1, ...), which broadcasts to an example's output.
+    """
+
+    def __init__(self, network: nn.Module, columns: Tensor) -> None:
+        super().__init__()
+        self.network, self.columns = network, nn.Parameter(columns)
+
+    def forward(self, z: Tensor) -> Tensor:
+        y = self.network(z)
+        return torch.cat([y, self.columns.to(y).expand_as(y)], dim=1)
+
+
 def n_elements(encoder: nn.Module | None) -> int | None:
     """The number of elements if an encoder's modality is a set, None if it is not."""
     while isinstance(encoder, nn.Sequential) and isinstance(next(iter(encoder), None), EncoderModalityEmbedding):

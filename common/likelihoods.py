@@ -14,9 +14,11 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Categorical, Distribution, Independent, Laplace, Normal
+from torch.distributions import Bernoulli, Categorical, Distribution, Independent, Laplace, NegativeBinomial, Normal
 
 from common.errors import InputError, require
+
+LEAST_SCALE = 0.01  # of `NormalLikelihood`
 
 
 def in_float32(output: Tensor) -> Tensor:
@@ -107,6 +109,50 @@ class LocationScaleLikelihood(nn.Module):
 
 LaplaceLikelihood = partial(LocationScaleLikelihood, Laplace)
 SphericalGaussianLikelihood = partial(LocationScaleLikelihood, Normal)
+
+
+class NormalLikelihood(nn.Module):
+    """Independent Normal values whose scales the decoder gives too, see `common.encoders_decoders.WithColumns`.
+
+    Scales are at least `LEAST_SCALE`, or a column that is predicted without error would have an infinite density.
+    Range: |loc - x| <= 1e17 / sqrt(n), log-scales <= 80.
+
+    Args:
+        event_dims: the number of trailing dimensions of one example.
+    """
+
+    def __init__(self, event_dims: int = 1) -> None:
+        super().__init__()
+        self.event_dims = event_dims
+
+    def forward(self, output: Tensor) -> Independent:
+        """Locations and log-scales (..., 2 C, ...), C the first dimension of an event -> p(x|z), event (C, ...)."""
+        loc, log_scale = in_float32(output).chunk(2, dim=-self.event_dims)
+        scale = log_scale.exp().clamp(min=LEAST_SCALE)
+        return Independent(Normal(loc, scale, validate_args=False), self.event_dims, validate_args=False)
+
+    def point(self, p: Distribution) -> Tensor:
+        """The mean, (..., *event)."""
+        return p.mean
+
+
+class NegativeBinomialLikelihood(nn.Module):
+    r"""Independent counts, overdispersed: the variance is mean + mean^2 / r.
+
+    Range: log-means and log r from -40 to 40; counts are floats.
+    """
+
+    event_dims = 1
+
+    def forward(self, output: Tensor) -> Independent:
+        """Log-means and log r of D counts (..., 2 D) -> p(x|z), batch shape (...), event shape (D,)."""
+        log_mean, log_r = in_float32(output).chunk(2, dim=-1)
+        p = NegativeBinomial(log_r.exp(), logits=log_mean - log_r, validate_args=False)
+        return Independent(p, 1, validate_args=False)
+
+    def point(self, p: Distribution) -> Tensor:
+        """The mean, (..., D)."""
+        return p.mean
 
 
 class FunctionLikelihood(nn.Module):

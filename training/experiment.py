@@ -80,7 +80,7 @@ def run(config: RunConfig, experiment: Experiment, callbacks: Sequence[Callback]
         goes_on = check_save_dir(experiment.name, config)
     if config.pre_trained and not goes_on:
         to_start_from(config.pre_trained, experiment.name, as_json(config))
-    device = devices.select(config.cuda)  # before any work on several threads, which keep the settings they start with
+    device = config.select_device()  # before any work on several threads, which keep the settings they start with
     torch.manual_seed(config.seed)
     train, valid = experiment.load_train(config) if experiment.load_train else _held_out(config, experiment)
     selects = valid is not None or config.patience is None

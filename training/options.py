@@ -12,10 +12,12 @@ from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import msgspec
+import torch
 import tyro
 
 from common.checkpoints import load_config
 from common.errors import InputError, brief, flag, option, require, require_positive, require_seed
+from common.execution import devices
 from common.io import read_json
 from common.multimodal_vae import MultimodalVAE
 
@@ -120,6 +122,10 @@ class RunConfig(ComputeOptions, DataOptions):
         for name, value in implied.items():
             if getattr(self, name) is None:
                 setattr(self, name, value)
+
+    def select_device(self) -> torch.device:
+        """Where the run computes."""
+        return devices.select(self.cuda)
 
     def weights(self, model: MultimodalVAE) -> dict[str, float]:
         """lambda by modality, from the options lambda_NAME; modalities without one keep the model's weight."""

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from scipy.stats import nbinom
 from torch.distributions import Cauchy, Independent, Laplace, Normal
 
 from common.errors import InputError
@@ -10,6 +11,8 @@ from common.likelihoods import (
     FunctionLikelihood,
     LaplaceLikelihood,
     LocationScaleLikelihood,
+    NegativeBinomialLikelihood,
+    NormalLikelihood,
     SphericalGaussianLikelihood,
 )
 
@@ -97,3 +100,29 @@ def test_densities_of_outputs_in_half_precision_are_float32(family):
     logits = torch.tensor([-30.0, 40.0]).half()
     assert BernoulliLikelihood()(logits).log_prob(torch.ones(2)).item() == pytest.approx(-30)
     assert CategoricalLikelihood()(logits).log_prob(torch.tensor(0)).item() == pytest.approx(-70)
+
+
+@pytest.mark.parametrize(("event_dims", "shape"), [(1, (4,)), (3, (4, 2, 3))])
+def test_the_decoder_gives_the_scales_too(event_dims, shape):
+    loc, log_scale = torch.randn(2, 5, *shape, dtype=torch.float64)
+    log_scale[:, 0] = -30
+    x = torch.randn(5, *shape, dtype=torch.float64)
+    likelihood = NormalLikelihood(event_dims)
+    p = likelihood(torch.cat([loc, log_scale], dim=1))
+    known = Independent(Normal(loc, log_scale.exp().clamp(min=0.01)), event_dims)
+    torch.testing.assert_close(p.log_prob(x), known.log_prob(x))
+    assert likelihood.point(p).equal(loc)
+
+
+def test_counts_are_negative_binomial():
+    """scipy's nbinom with r successes of probability r / (r + mean)."""
+    log_mean, log_r = torch.randn(2, 6, 3, dtype=torch.float64)
+    x = torch.randint(8, (6, 3)).double()
+    likelihood = NegativeBinomialLikelihood()
+    p = likelihood(torch.cat([log_mean, log_r], dim=1))
+    mean, r = log_mean.exp().numpy(), log_r.exp().numpy()
+    known = nbinom.logpmf(x.numpy(), r, r / (r + mean)).sum(axis=1)
+    torch.testing.assert_close(p.log_prob(x), torch.from_numpy(known))
+    torch.testing.assert_close(likelihood.point(p), log_mean.exp())
+    extreme = likelihood(torch.tensor([[40.0, -40.0, 40.0, -40.0]], requires_grad=True))
+    assert extreme.log_prob(torch.tensor([[0.0, 5.0]])).isfinite().all()
