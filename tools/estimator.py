@@ -138,7 +138,7 @@ class MultimodalEstimator(TransformerMixin, BaseEstimator):
     def __init__(
         self,
         modalities: Mapping[str, Kind],
-        model: str = "mopoe",
+        model: str = "mvtcae",
         n_latents: int = 16,
         objective: str | None = None,
         beta: float = 1.0,
@@ -233,7 +233,7 @@ class MultimodalEstimator(TransformerMixin, BaseEstimator):
 
     def transform(self, X: Any, given: Sequence[str] | None = None) -> np.ndarray:  # noqa: ANN401
         """The mean of q(z|x) of each row, (N, n_latents), by what the row has; `given`: by these modalities alone."""
-        batches = self._examples(self._read(X)).batches(BATCH_SIZE)
+        batches = self.examples(X).batches(BATCH_SIZE)
         with torch.no_grad():
             means = [self.model_.posterior(batch, given).mean.cpu() for batch in batches]
         return torch.cat(means).numpy()
@@ -259,7 +259,7 @@ class MultimodalEstimator(TransformerMixin, BaseEstimator):
         require(
             len(given) > 0, f"X has {', '.join(names)} alone, and nothing to predict it from: give other modalities"
         )
-        found = self._values(self._predicted(self._examples(rows), names, given, n_draws))
+        found = self.values(self.expected(self._examples(rows), names, given, n_draws))
         found = {name: in_frame(x, self.columns_.get(name), rows.index) for name, x in found.items()}
         return found[target] if isinstance(target, str) else found
 
@@ -272,8 +272,8 @@ class MultimodalEstimator(TransformerMixin, BaseEstimator):
         lacking = {name: gaps for name, x in rows.tensors.items() if (gaps := is_missing(x).numpy()).any()}
         whole = {name: np.array(x) for name, x in rows.tables.items()}
         if lacking:
-            predicted = self._predicted(self._examples(rows), tuple(lacking), tuple(rows.tensors), n_draws)
-            for name, x in self._values(predicted).items():
+            predicted = self.expected(self._examples(rows), tuple(lacking), tuple(rows.tensors), n_draws)
+            for name, x in self.values(predicted).items():
                 whole[name][lacking[name]] = x[lacking[name]]
         tables = {name: in_frame(x, rows.columns.get(name), rows.index) for name, x in whole.items()}
         return into_mudata(X.copy(), tables) if is_mudata(X) else tables
@@ -285,10 +285,10 @@ class MultimodalEstimator(TransformerMixin, BaseEstimator):
             if given is None:
                 zs, dim = [self.model_.draw_latents(n)], 0
             else:
-                batches = self._examples(self._read(given)).batches(BATCH_SIZE)
+                batches = self.examples(given).batches(BATCH_SIZE)
                 zs, dim = [self.model_.posterior(batch).sample((n,)) for batch in batches], 1
             parts = [{name: self.modalities[name].drawn(p) for name, p in self.model_.decode(z).items()} for z in zs]
-        values = self._values({name: torch.cat([part[name] for part in parts], dim) for name in parts[0]})
+        values = self.values({name: torch.cat([part[name] for part in parts], dim) for name in parts[0]})
         columns = self.columns_ if given is None else {}
         return {name: in_frame(x, columns.get(name), None) for name, x in values.items()}
 
@@ -348,14 +348,17 @@ class MultimodalEstimator(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         return read(X, self.modalities)
 
+    def examples(self, X: Any) -> Examples:  # noqa: ANN401
+        """X as the model takes it, on its device: standardised."""
+        return self._examples(self._read(X))
+
     def _examples(self, rows: Rows) -> Examples:
-        """Rows as the model takes them, on its device."""
         return standardised(Examples(rows.tensors), self.scales_).to(self.model_.device)
 
-    def _predicted(
+    def expected(
         self, examples: Examples, names: Sequence[str], given: Sequence[str], n_draws: int
     ) -> dict[str, Tensor]:
-        """E[x|x_given] of the modalities named, (N, ...), standardised."""
+        """E[x|x_given] of the modalities named, (N, ...), standardised, of `examples`."""
         parts = []
         with drawing(self.random_state, self.model_.device):
             for batch in examples.batches(BATCH_SIZE):
@@ -363,14 +366,14 @@ class MultimodalEstimator(TransformerMixin, BaseEstimator):
                 parts.append({name: self.modalities[name].expected(p[name]).cpu() for name in names})
         return {name: torch.cat([part[name] for part in parts]) for name in names}
 
-    def _values(self, x: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    def values(self, x: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
         """Standardised values in the user's units and words."""
         return {name: self.modalities[name].values(x) for name, x in in_units(x, self.scales_).items()}
 
     def _warn_of_collapse(self, examples: Examples) -> None:
         """Name the modalities that the latents do not hold, by standardised examples."""
         names = self.model_.modalities
-        found = self._predicted(examples.to(self.model_.device), names, names, 10)
+        found = self.expected(examples.to(self.model_.device), names, names, 10)
         kls = divergences(self.model_, examples, {name: (name,) for name in names})
         for name, kind in self.modalities.items():
             x = examples.modalities[name]

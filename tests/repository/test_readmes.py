@@ -82,8 +82,20 @@ def test_the_first_example_runs_verbatim_after_make_demo(tmp_path, monkeypatch, 
 
 
 @pytest.mark.slow
-def test_the_example_of_ones_own_data_fills_what_is_missing(tmp_path, monkeypatch, capsys):
+def test_the_example_of_tables_fills_them_and_tells_tumours(tmp_path, monkeypatch, capsys):
     _, code = python_of("README.md")
+    assert code.count("\n") < 21
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(code, names)
+    assert names["z"].shape == (114, 16) and all(x.notna().all(axis=None) for x in names["whole"].values())
+    assert (tmp_path / "report" / "criticism.html").exists() and names["report"]["chance"]["benign"] < 0.75
+    assert re.search(r"(8[5-9]|9\d)% of the tumours told from two tables", capsys.readouterr().out)
+
+
+@pytest.mark.slow
+def test_the_example_of_ones_own_networks_fills_what_is_missing(tmp_path, monkeypatch, capsys):
+    code, *_ = python_of("docs/own_data.md")
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "own"}
     exec(code, names)
@@ -94,7 +106,7 @@ def test_the_example_of_ones_own_data_fills_what_is_missing(tmp_path, monkeypatc
 @pytest.mark.slow
 def test_the_snippets_on_ones_own_data_run(tmp_path, monkeypatch):
     """Judges of untrained networks, so that it takes seconds."""
-    likelihoods, pairs, coherence, latents = python_of("docs/own_data.md")
+    _, likelihoods, pairs, coherence, latents = python_of("docs/own_data.md")
     assert "run_from_command_line" in pairs
     monkeypatch.chdir(tmp_path)
     digits = scanned_digits("test").modalities
@@ -179,7 +191,7 @@ def prose_of(text):
 
 
 def test_a_folder_of_pairs_is_an_experiment(tmp_path, monkeypatch):
-    _, code, *_ = python_of("docs/own_data.md")
+    _, _, code, *_ = python_of("docs/own_data.md")
     assert code.count("\n") < 59
     (tmp_path / "pairs.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)

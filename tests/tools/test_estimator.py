@@ -148,7 +148,7 @@ def test_a_mask_is_like_missing_values(x):
     kinds = {name: KINDS[name] for name in "by"}
     masked, plain = (
         MultimodalEstimator(kinds, epochs=1, verbose=False),
-        fitted(values, kinds, model="mopoe", n_latents=16),
+        fitted(values, kinds, n_latents=16),
     )
     with pytest.warns(UserWarning, match="collapsed"):
         masked.fit(kept, mask={"b": ~lacking})
