@@ -38,8 +38,7 @@ CALLS = {  # by folder, or by folder and model
         {ANALYSIS}
         weak_supervision.py {WEAK} --save-dir weak
         gradients.py run --demo --limit 5 --n-samples 3
-        label_expert.py run --demo --limit 40 --steps 3 --json label_expert.json
-        search.py --demo --epochs 2 --limit 60 --trials 1 --seeds 0 --n-samples 2 --jobs 1 --save-dir search""",
+        label_expert.py run --demo --limit 40 --steps 3 --json label_expert.json""",
     "mnist, halves and pixels": f"""halves.py train {TRAIN}
         halves.py sample run --demo --observed top
         halves.py loglike run --demo --limit 10 --n-samples 20 --json halves.json

@@ -251,7 +251,6 @@ SMALLER = {  # by folder and script, script, or subcommand
     "classify.py": "--n-way 2 --episodes 2 --n-samples 1",
     "compare.py": "--variants hidden=8 --seeds 0 --n-test 5 --n-samples 5 --jobs 1",
     "label_expert.py": "--steps 2",
-    "search.py": "--limit 60 --trials 1 --seeds 0 --n-samples 2 --jobs 1",
     "weak_supervision.py": "--limit 100 --fractions 0.5 --seeds 0 --classifier-steps 2 --jobs 1",
 }
 
