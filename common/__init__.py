@@ -31,6 +31,7 @@ Data
         batches: examples in memory, and which modality each has
         records: results whose values are items and attributes
         splits: what is held out, and which examples keep their pairing
+        scales: tables in units of their columns' standard deviations
         torchvision_import: torchvision beside any build of torch
 
 The pieces

@@ -19,6 +19,7 @@ from torch.distributions import Bernoulli, Categorical, Distribution, Independen
 from common.errors import InputError, require
 
 LEAST_SCALE = 0.01  # of `NormalLikelihood`
+MOST_LOG_R = 8.0  # of `NegativeBinomialLikelihood`
 
 
 def in_float32(output: Tensor) -> Tensor:
@@ -114,7 +115,7 @@ SphericalGaussianLikelihood = partial(LocationScaleLikelihood, Normal)
 class NormalLikelihood(nn.Module):
     """Independent Normal values whose scales the decoder gives too, see `common.encoders_decoders.WithColumns`.
 
-    Scales are at least `LEAST_SCALE`, or a column that is predicted without error would have an infinite density.
+    `LEAST_SCALE` is added to the scales, or a column that is predicted without error would have an infinite density.
     Range: |loc - x| <= 1e17 / sqrt(n), log-scales <= 80.
 
     Args:
@@ -128,8 +129,9 @@ class NormalLikelihood(nn.Module):
     def forward(self, output: Tensor) -> Independent:
         """Locations and log-scales (..., 2 C, ...), C the first dimension of an event -> p(x|z), event (C, ...)."""
         loc, log_scale = in_float32(output).chunk(2, dim=-self.event_dims)
-        scale = log_scale.exp().clamp(min=LEAST_SCALE)
-        return Independent(Normal(loc, scale, validate_args=False), self.event_dims, validate_args=False)
+        return Independent(
+            Normal(loc, log_scale.exp() + LEAST_SCALE, validate_args=False), self.event_dims, validate_args=False
+        )
 
     def point(self, p: Distribution) -> Tensor:
         """The mean, (..., *event)."""
@@ -139,7 +141,9 @@ class NormalLikelihood(nn.Module):
 class NegativeBinomialLikelihood(nn.Module):
     r"""Independent counts, overdispersed: the variance is mean + mean^2 / r.
 
-    Range: log-means and log r from -40 to 40; counts are floats.
+    r is at most e^8: beyond, where the counts are Poisson's but for 1 in 3,000 of their variance a count of the mean,
+    float32 loses the difference of two logarithms of the gamma function.
+    Range: log-means from -40 to 40, log r from -40; counts are floats.
     """
 
     event_dims = 1
@@ -147,6 +151,7 @@ class NegativeBinomialLikelihood(nn.Module):
     def forward(self, output: Tensor) -> Independent:
         """Log-means and log r of D counts (..., 2 D) -> p(x|z), batch shape (...), event shape (D,)."""
         log_mean, log_r = in_float32(output).chunk(2, dim=-1)
+        log_r = log_r.clamp(max=MOST_LOG_R)
         p = NegativeBinomial(log_r.exp(), logits=log_mean - log_r, validate_args=False)
         return Independent(p, 1, validate_args=False)
 

@@ -5,6 +5,7 @@ figures = criticise(vae, held_out, "report", colour=cell_types)     # report/cri
 
 import base64
 import html
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def criticise(
 
     Args:
         X: rows that training did not see.
-        colour: a value or a class of each row, which colours its latents.
+        colour: a value or a class of each row, which colours its latents; a Series has the rows' index.
         n_draws: draws from q(x|the others), whose quantiles are predictive intervals.
 
     Returns:
@@ -58,13 +59,18 @@ def criticise(
     Raises:
         InputError: X lacks a modality, or a colour for each row.
     """
-    names, z = estimator.model_.modalities, estimator.transform(X)
-    tables, examples = read(X, estimator.modalities).tables, estimator.examples(X)
+    z, rows = np.asarray(estimator.transform(X)), read(X, estimator.modalities, estimator.columns_)
+    names, tables, examples = estimator.model_.modalities, rows.tables, estimator.examples(X)
     truth = {name: x.cpu() for name, x in examples.modalities.items()}
     lacking = [name for name in names if name not in truth]
     require(not lacking, f"X lacks {', '.join(lacking)}: a report needs all modalities, in some of the rows")
+    require(len(names) > 1 and len(z) > 1, "a report needs two modalities or more, and two rows or more")
+    if hasattr(colour, "reindex") and rows.index is not None:
+        colour = colour.reindex(rows.index)
     require(colour is None or len(colour) == len(z), f"colour must have {len(z)} values, one for each row")
     has = {name: ~is_missing(x).reshape(len(x), -1).all(dim=1) for name, x in truth.items()}  # (N,)
+    nowhere = [name for name, present in has.items() if present.sum() < 2]
+    require(not nowhere, f"fewer than two rows have {', '.join(nowhere)}: a report needs all modalities")
     figures = {
         "log p": likelihoods(estimator, tables, has),
         "scores": scores(estimator, examples, has),
@@ -103,6 +109,9 @@ def scores(
         for target in names:
             sources = few if source != "all others" else tuple(name for name in names if name != target)
             rows = has[target] & torch.stack([has[name] for name in sources]).any(dim=0)
+            if not rows.any():
+                found[source][target] = math.nan
+                continue
             part = examples.take(rows.nonzero().squeeze(1))
             predicted = estimator.expected(part, (target,), sources, 50)[target]
             found[source][target] = estimator.modalities[target].score(part.modalities[target].cpu(), predicted)
@@ -112,11 +121,14 @@ def scores(
 def coverages(
     estimator: MultimodalEstimator, tables: Mapping[str, Any], truth: Mapping[str, Tensor], n_draws: int
 ) -> dict[str, dict[str, float]]:
-    """How often a cell of Continuous columns lies in its central predictive interval given the other modalities."""
+    """How often a cell of Continuous columns lies in its central predictive interval given the other modalities.
+
+    The first `MOST` rows count.
+    """
     found = {}
     for name in (name for name, kind in estimator.modalities.items() if type(kind) is Continuous):
         others = {other: x[:MOST] for other, x in tables.items() if other != name}
-        draws = estimator.sample(n_draws, given=others)[name]  # (n, N, columns)
+        draws = estimator.sample(n_draws, others, (name,))[name]  # (n, N, columns)
         x = estimator.values({name: truth[name][:MOST]})[name]
         for level in LEVELS:
             low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)

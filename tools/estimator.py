@@ -25,6 +25,7 @@ import msgspec
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
@@ -42,7 +43,7 @@ from common.likelihoods import GroupedLikelihood
 from common.models import VAE, MultimodalVAE
 from common.models.choices import MODELS
 from reports.metrics import divergences
-from tools.kinds import Continuous, Counts, Image, Kind, Labels, Rows, in_frame, into_mudata, is_mudata, read
+from tools.kinds import Continuous, Counts, Image, Kind, Labels, Rows, filled, in_frame, into_mudata, is_mudata, read
 from training import Experiment, objective_of, run
 from training.model_options import ObjectiveOptions
 from training.options import RunConfig
@@ -67,6 +68,7 @@ NAMES = (
     "code",
 )
 LEAST_KL, LEAST_GAIN = 0.05, 0.01  # of a modality that has not collapsed: nats, and of R^2 or accuracy
+FEWEST_JUDGED, MOST_JUDGED = 30, 1000  # rows by which a collapse is told
 Networks = Mapping[str, tuple[Callable[[int], nn.Module], Callable[[int], nn.Module]]]
 
 
@@ -171,72 +173,82 @@ class MultimodalEstimator(TransformerMixin, BaseEstimator):
         self.save_dir = save_dir
         self.verbose = verbose
 
-    def fit(self, X: Any, mask: Mapping[str, Any] | None = None) -> Self:  # noqa: ANN401 (arrays, tables, MuData)
-        """Train on rows, some of them incomplete.
+    def fit(self, X: Any, y: object = None, *, mask: Mapping[str, Any] | None = None) -> Self:  # noqa: ANN401 (arrays, tables, MuData)
+        """Train on rows, some of them incomplete. The caller's random state stays as it was.
 
         Args:
+            y: not used; scikit-learn's pipelines give it.
             X: {name: (N, ...)}, or MuData with the names among its modalities, obsm or obs.
             mask: {name: (N,) bool}, False where a row lacks the modality.
 
         Raises:
             InputError: options or values that cannot be used.
         """
+        odd = [name for name, kind in self.modalities.items() if not isinstance(kind, Kind)]
+        require(not odd, f"modalities must be Continuous(N), Counts(N), Labels(N) or Image(C, H, W), not {odd}")
         require(self.model in NAMES, f"model must be one of {', '.join(NAMES)}, not {self.model!r}")
         check_device(self.device)
         require(
             0 <= self.validation_fraction < 1,
             f"validation_fraction must lie in [0, 1), it is {self.validation_fraction}",
         )
+        whole = isinstance(self.random_state, int | np.integer)
+        self.seed_ = int(self.random_state) if whole else int(check_random_state(self.random_state).randint(2**31))
         rows = read(X, self.modalities)
         lacking = [name for name in self.modalities if name not in rows.tensors]
         require(not lacking, f"X lacks {', '.join(lacking)}: give all of the modalities, NaN where rows lack them")
-        examples = Examples(masked(rows.tensors, mask))
+        examples = Examples(masked(rows, mask))
         tables = [name for name, kind in self.modalities.items() if type(kind) is Continuous]
-        examples = examples.take(
-            torch.randperm(len(examples), generator=torch.Generator().manual_seed(self.random_state))
-        )
+        examples = examples.take(torch.randperm(len(examples), generator=torch.Generator().manual_seed(self.seed_)))
         n_valid = round(self.validation_fraction * len(examples))
         with TemporaryDirectory() if self.save_dir is None else nullcontext(self.save_dir) as folder:
             config = Config(
                 model=self.model,
                 obj=self.objective,
-                n_latents=self.n_latents,
-                beta=self.beta,
-                epochs=self.epochs,
-                batch_size=self.batch_size,
-                lr=self.lr,
-                patience=self.patience if n_valid else None,
+                n_latents=int(self.n_latents),
+                beta=float(self.beta),
+                epochs=int(self.epochs),
+                batch_size=int(self.batch_size),
+                lr=float(self.lr),
+                patience=int(self.patience) if self.patience and n_valid else None,
                 valid=n_valid,
-                seed=self.random_state,
+                seed=self.seed_,
                 device=self.device,
                 save_dir=Path(folder),
                 modalities=dict(self.modalities),
-                columns={name: list(map(str, names)) for name, names in rows.columns.items()},
+                columns=rows.columns,
                 scales=scales_of(examples, tables, "give rows that have it"),
-                lambdas=dict(self.weights or {}),
+                lambdas={name: float(x) for name, x in (self.weights or {}).items()},
             )
             held = hold_out(standardised(examples, config.scales), n_valid)
             made = partial(build, networks=self.networks)
             experiment = Experiment(EXPERIMENT, lambda *_: held[0], made, objective_of, None, lambda config: held)
-            with nullcontext() if self.verbose else logged(config.save_dir):
+            quiet = nullcontext() if self.verbose else logged(config.save_dir)
+            with quiet, fixed_noise(self.seed_, torch.device(self.device)):
                 finished = run(config, experiment)
             self.history_ = finished.metrics
             self._take(load_model(finished.dir, EXPERIMENT, made), finished.about)
-        self._warn_of_collapse(held[1] or held[0])
+        judged = held[1] if n_valid >= FEWEST_JUDGED else held[0]
+        self._warn_of_collapse(judged.take(slice(MOST_JUDGED)))
         return self
 
     def _take(self, model: MultimodalVAE, about: dict[str, Any]) -> None:
         """Keep a trained model and the facts of its run."""
-        self.about_, self.model_ = about, model.to(torch.device(self.device))
+        self.about_, self.model_, self.seed_ = about, model.to(torch.device(self.device)), about["config"]["seed"]
         options = msgspec.convert(about["config"], Options, strict=False)
         self.scales_, self.columns_ = options.scales, options.columns
 
-    def transform(self, X: Any, given: Sequence[str] | None = None) -> np.ndarray:  # noqa: ANN401
-        """The mean of q(z|x) of each row, (N, n_latents), by what the row has; `given`: by these modalities alone."""
-        batches = self.examples(X).batches(BATCH_SIZE)
+    def transform(self, X: Any, given: Sequence[str] | None = None) -> Any:  # noqa: ANN401
+        """The mean of q(z|x) of each row, (N, n_latents), by what the row has; `given`: by these modalities alone.
+
+        A DataFrame with the joined index where X has tables.
+        """
+        rows = self._read(X)
         with torch.no_grad():
-            means = [self.model_.posterior(batch, given).mean.cpu() for batch in batches]
-        return torch.cat(means).numpy()
+            batches = self._examples(rows).batches(BATCH_SIZE)
+            means = torch.cat([self.model_.posterior(batch, given).mean.cpu() for batch in batches])
+        names = None if rows.index is None else list(self.get_feature_names_out())
+        return in_frame(means.numpy(), names, rows.index)
 
     def predict(
         self,
@@ -270,35 +282,46 @@ class MultimodalEstimator(TransformerMixin, BaseEstimator):
         """
         rows = self._read(X)
         lacking = {name: gaps for name, x in rows.tensors.items() if (gaps := is_missing(x).numpy()).any()}
-        whole = {name: np.array(x) for name, x in rows.tables.items()}
+        tables = dict(rows.tables)
         if lacking:
             predicted = self.expected(self._examples(rows), tuple(lacking), tuple(rows.tensors), n_draws)
-            for name, x in self.values(predicted).items():
-                whole[name][lacking[name]] = x[lacking[name]]
-        tables = {name: in_frame(x, rows.columns.get(name), rows.index) for name, x in whole.items()}
-        return into_mudata(X.copy(), tables) if is_mudata(X) else tables
+            guesses = self.values(predicted)
+            tables |= {name: filled(tables[name], gaps, guesses[name]) for name, gaps in lacking.items()}
+        if is_mudata(X):
+            return into_mudata(X.copy(), {name: tables[name] for name in lacking})
+        return {
+            name: x[list(X[name].columns)] if getattr(x, "ndim", 0) == 2 and hasattr(x, "iloc") else x
+            for name, x in tables.items()
+        }
 
-    def sample(self, n: int = 1, given: Any = None) -> dict[str, Any]:  # noqa: ANN401
-        """Draws of all modalities from the prior, (n, ...) each; given X, of x|X, arrays (n, N, ...)."""
+    def sample(self, n: int = 1, given: Any = None, names: Sequence[str] | None = None) -> dict[str, Any]:  # noqa: ANN401
+        """Draws of all modalities from the prior, (n, ...) each; given X, of x|X, arrays (n, N, ...).
+
+        Args:
+            names: of the modalities to draw; by default all.
+        """
         check_is_fitted(self)
-        with drawing(self.random_state, self.model_.device):
+        require(n > 0, f"n must be positive, not {n}")
+        with drawing(self.seed_, self.model_.device):
             if given is None:
                 zs, dim = [self.model_.draw_latents(n)], 0
             else:
                 batches = self.examples(given).batches(BATCH_SIZE)
                 zs, dim = [self.model_.posterior(batch).sample((n,)) for batch in batches], 1
-            parts = [{name: self.modalities[name].drawn(p) for name, p in self.model_.decode(z).items()} for z in zs]
+            parts = [
+                {name: self.modalities[name].drawn(p) for name, p in self.model_.decode(z, names).items()} for z in zs
+            ]
         values = self.values({name: torch.cat([part[name] for part in parts], dim) for name in parts[0]})
         columns = self.columns_ if given is None else {}
         return {name: in_frame(x, columns.get(name), None) for name, x in values.items()}
 
-    def score_samples(self, X: Any, n_samples: int = 1000) -> tuple[np.ndarray, np.ndarray]:  # noqa: ANN401
+    def score_samples(self, X: Any, n_samples: int = 1000) -> tuple[Any, Any]:  # noqa: ANN401
         """log p(x) of what each row has, and its standard error by the importance weights, (N,) each.
 
-        In nats, and in the units of the data.
+        In nats, and in the units of the data, pixels in [0, 1]. Series where X has tables.
         """
         rows, estimates = self._read(X), []
-        with drawing(self.random_state, self.model_.device):
+        with drawing(self.seed_, self.model_.device):
             for batch in map(self.model_.observe, self._examples(rows).batches(BATCH_SIZE)):
                 has = tuple(batch.modalities) if batch.mask is None else batch.mask
                 estimates += importance_estimates(self.model_, batch, [has], has, n_samples)
@@ -306,7 +329,8 @@ class MultimodalEstimator(TransformerMixin, BaseEstimator):
         for name in (name for name in self.scales_ if name in rows.tensors):
             deviation = torch.tensor(self.scales_[name], dtype=torch.float64)[:, 1]
             log_p -= (~rows.tensors[name].isnan()).double() @ deviation.log()
-        return log_p.numpy(), (1 / ess - 1 / n_samples).clamp(min=0).sqrt().numpy()
+        found = log_p.numpy(), (1 / ess - 1 / n_samples).clamp(min=0).sqrt().numpy()
+        return tuple(in_frame(x, None if rows.index is None else (), rows.index) for x in found)
 
     def save(self, folder: str | Path) -> None:
         """Write the model as a run's folder, which `load` and `common.checkpoints.load_model` read."""
@@ -346,7 +370,7 @@ class MultimodalEstimator(TransformerMixin, BaseEstimator):
 
     def _read(self, X: Any) -> Rows:  # noqa: ANN401
         check_is_fitted(self)
-        return read(X, self.modalities)
+        return read(X, self.modalities, self.columns_)
 
     def examples(self, X: Any) -> Examples:  # noqa: ANN401
         """X as the model takes it, on its device: standardised."""
@@ -359,8 +383,9 @@ class MultimodalEstimator(TransformerMixin, BaseEstimator):
         self, examples: Examples, names: Sequence[str], given: Sequence[str], n_draws: int
     ) -> dict[str, Tensor]:
         """E[x|x_given] of the modalities named, (N, ...), standardised, of `examples`."""
+        require(n_draws > 0, f"n_draws must be positive, not {n_draws}")
         parts = []
-        with drawing(self.random_state, self.model_.device):
+        with drawing(self.seed_, self.model_.device):
             for batch in examples.batches(BATCH_SIZE):
                 p = self.model_.decode(self.model_.posterior(batch, given).sample((n_draws,)), names)
                 parts.append({name: self.modalities[name].expected(p[name]).cpu() for name in names})
@@ -377,6 +402,12 @@ class MultimodalEstimator(TransformerMixin, BaseEstimator):
         kls = divergences(self.model_, examples, {name: (name,) for name in names})
         for name, kind in self.modalities.items():
             x = examples.modalities[name]
+            if (
+                (~is_missing(x).flatten(1).all(dim=1)).sum() < FEWEST_JUDGED
+                if x.dim() > 1
+                else (x >= 0).sum() < FEWEST_JUDGED
+            ):
+                continue
             score, chance = kind.score(x, found[name]), kind.chance(x)
             kl = kls[f"KL(q(z|{name}) || p(z))"].sum(dim=1).nanmean().item()
             found_to = f"decoded from all modalities it has the score {score:.3f}, a constant {chance:.3f}"
@@ -393,19 +424,19 @@ def drawing(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def masked(tensors: Mapping[str, Tensor], mask: Mapping[str, Any] | None) -> dict[str, Tensor]:
+def masked(rows: Rows, mask: Mapping[str, Any] | None) -> dict[str, Tensor]:
     """The values, missing where a modality's mask (N,) is False."""
-    tensors = dict(tensors)
+    tensors = dict(rows.tensors)
     for name, present in (mask or {}).items():
         require(name in tensors, f"the mask names {name}, which X lacks: it has {', '.join(tensors)}")
+        if hasattr(present, "reindex") and rows.index is not None:
+            present = present.reindex(rows.index, fill_value=False)
         x, present = tensors[name], torch.as_tensor(np.asarray(present))
         fits = present.dtype == torch.bool and present.shape == x.shape[:1]
-        require(
-            fits, f"the mask of {name} must be bool of shape ({len(x)},), not {present.dtype} of {tuple(present.shape)}"
-        )
-        tensors[name] = x.masked_fill(
-            ~present.view(-1, *[1] * (x.dim() - 1)), torch.nan if x.is_floating_point() else -1
-        )
+        kind = f"{present.dtype} of {tuple(present.shape)}"
+        require(fits, f"the mask of {name} must be bool of shape ({len(x)},), not {kind}")
+        absent = torch.nan if x.is_floating_point() else -1
+        tensors[name] = x.masked_fill(~present.view(-1, *[1] * (x.dim() - 1)), absent)
     return tensors
 
 

@@ -24,7 +24,7 @@ class Continuous(msgspec.Struct, frozen=True, tag=True):
     columns: int
 
     def tensor(self, name: str, x: Any) -> Tensor:  # noqa: ANN401 (what numpy takes)
-        """Values as the model's, float32 (N, columns), NaN where one is missing."""
+        """Values (N, columns), float64, NaN where one is missing."""
         return numbers(name, x, (self.columns,))
 
     def encoder(self, d: int) -> nn.Module:
@@ -73,7 +73,7 @@ class Counts(Continuous, frozen=True, tag=True):
     """Counts (N, columns), 0, 1, 2, ...: negative binomial with a learned dispersion for each column."""
 
     def tensor(self, name: str, x: Any) -> Tensor:  # noqa: ANN401
-        x = super().tensor(name, x)
+        x = super().tensor(name, x).float()
         whole = bool(((x == x.round()) & (x >= 0) | x.isnan()).all())
         require(whole, f"{name} has values that are no counts: give 0, 1, 2, ..., or Continuous({self.columns})")
         return x
@@ -95,6 +95,14 @@ class Labels(msgspec.Struct, frozen=True, tag=True):
 
     classes: int | tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        classes = self.classes
+        if not isinstance(classes, int | np.integer):
+            names = tuple(classes)
+            plain = all(isinstance(x, str) for x in names) and 0 < len(names) == len(set(names))
+            require(plain, f"the names of classes must be strings, each once, not {names[:5]}: or number them from 0")
+            msgspec.structs.force_setattr(self, "classes", names)
+
     @property
     def n(self) -> int:
         """The number of classes."""
@@ -102,14 +110,16 @@ class Labels(msgspec.Struct, frozen=True, tag=True):
 
     def tensor(self, name: str, x: Any) -> Tensor:  # noqa: ANN401
         """int64 (N,), -1 where missing."""
+        shape = np.shape(x)
+        require(shape[1:] in ((), (1,)), f"{name} has the shape {shape}, and its modality (N,): give one class a row")
         if isinstance(self.classes, tuple):
             codes = {label: i for i, label in enumerate(self.classes)}
-            names = [None if x is None or x != x else x for x in np.asarray(x, dtype=object).reshape(-1).tolist()]
+            names = [None if is_none(x) else x for x in np.asarray(x, dtype=object).reshape(-1).tolist()]
             unknown = sorted({str(x) for x in names if x is not None and x not in codes})
             known = ", ".join(map(str, self.classes[:10]))
             require(not unknown, f"{name} has the classes {', '.join(unknown[:3])}, which are none of {known}")
             return torch.tensor([-1 if x is None else codes[x] for x in names])
-        x = numbers(name, np.asarray(x).reshape(-1), ()).nan_to_num(-1)
+        x = numbers(name, x, shape[1:]).reshape(-1).nan_to_num(-1)
         fits = bool(((x == x.round()) & (x >= -1) & (x < self.n)).all())
         require(fits, f"{name} has values that are no classes 0 to {self.n - 1}: give these, or name them in Labels")
         return x.long()
@@ -159,7 +169,7 @@ class Image(msgspec.Struct, frozen=True, tag=True):
 
     def tensor(self, name: str, x: Any) -> Tensor:  # noqa: ANN401
         scale = 255 if getattr(x, "dtype", None) in (np.uint8, torch.uint8) else 1
-        x = numbers(name, x, (self.channels, self.height, self.width)) / scale
+        x = (numbers(name, x, (self.channels, self.height, self.width)) / scale).float()
         inside = bool(((x >= 0) & (x <= 1) | x.isnan()).all())
         require(inside, f"{name} has values outside [0, 1]: scale them, or give uint8")
         return x
@@ -198,10 +208,16 @@ class Image(msgspec.Struct, frozen=True, tag=True):
 Kind = Continuous | Counts | Labels | Image
 
 
+def is_none(x: object) -> bool:
+    """Whether a class is missing: None, NaN or pandas' NA."""
+    return x is None or (isinstance(x, float) and x != x) or type(x).__name__ in ("NAType", "NaTType")
+
+
 def numbers(name: str, x: Any, shape: tuple[int, ...]) -> Tensor:  # noqa: ANN401
-    """Values as float32 (N, *shape); InputError for what are no finite numbers of this shape."""
+    """Values as float64 (N, *shape); InputError for what are no finite numbers of this shape."""
+    x = x.detach().cpu() if isinstance(x, Tensor) else x
     try:
-        x = x.to_numpy(dtype=np.float32, na_value=np.nan) if hasattr(x, "to_numpy") else np.asarray(x, dtype=np.float32)
+        x = x.to_numpy(dtype=np.float64, na_value=np.nan) if hasattr(x, "to_numpy") else np.asarray(x, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(
             f"{name} has values that are no numbers ({brief(error)}): convert them, or use Labels"
@@ -216,15 +232,19 @@ class Rows(NamedTuple):
     """What `read` makes of X.
 
     tensors: {name: (N, ...)}, missing values marked.
-    tables: {name: what X has}, tables joined.
-    columns: {name: the names of the columns}, of DataFrames; [] of a Series.
+    tables: {name: what X has}, tables joined, their columns in the order of fit.
     index: the rows' names, of pandas; None for arrays.
     """
 
     tensors: dict[str, Tensor]
     tables: dict[str, Any]
-    columns: dict[str, list]
     index: Any
+
+    @property
+    def columns(self) -> dict[str, list[str]]:
+        """{name: the names of the columns}, of DataFrames; [] of a Series."""
+        framed = {name: x for name, x in self.tables.items() if hasattr(x, "iloc")}
+        return {name: list(map(str, getattr(x, "columns", ()))) for name, x in framed.items()}
 
 
 def is_mudata(x: object) -> bool:
@@ -232,12 +252,15 @@ def is_mudata(x: object) -> bool:
     return hasattr(x, "mod") and hasattr(x, "obsm")
 
 
-def read(X: Any, kinds: Mapping[str, Kind]) -> Rows:  # noqa: ANN401
+def read(X: Any, kinds: Mapping[str, Kind], columns: Mapping[str, Sequence[str]] | None = None) -> Rows:  # noqa: ANN401
     """Arrays, tensors, tables joined by their index, or MuData, as tensors of the kinds.
 
+    Args:
+        columns: {name: the names of a table's columns}, which a DataFrame of X may have in another order.
+
     Raises:
-        InputError: names without a kind, modalities of different lengths, indexes that cannot be joined, or values that
-            a kind does not have.
+        InputError: names without a kind, other columns, modalities of different lengths, indexes that cannot be joined,
+            or values that a kind does not have.
     """
     index = X.obs_names if is_mudata(X) else None
     tables = of_mudata(X, kinds) if is_mudata(X) else X
@@ -249,16 +272,25 @@ def read(X: Any, kinds: Mapping[str, Kind]) -> Rows:  # noqa: ANN401
     framed = {name: x for name, x in tables.items() if hasattr(x, "iloc")}
     if framed and index is None:
         index = reduce(lambda a, b: a if a.equals(b) else a.union(b, sort=False), (x.index for x in framed.values()))
+    if len(framed) > 1 and len(framed) == len(tables) and sum(map(len, framed.values())) == len(index):
+        raise InputError("no row is in two of the tables: give their ids the same type, such as x.index.astype(str)")
     for name, x in framed.items():
         if not x.index.equals(index):
             unique = x.index.is_unique and len(framed) == len(tables)
             require(unique, f"{name} has another index than the other tables: make it unique, and give all as tables")
             tables[name] = x.reindex(index)
+        if x.ndim == 2 and columns and columns.get(name):
+            names = list(map(str, x.columns))
+            if names == list(map(str, range(len(names)))):  # they have no names, as in obsm
+                continue
+            other = f"{name} has other columns than in fit: give {', '.join(columns[name][:5])}, ..."
+            require(sorted(names) == sorted(columns[name]), other)
+            tables[name] = tables[name].iloc[:, [names.index(column) for column in columns[name]]]
     tensors = {name: kinds[name].tensor(name, x) for name, x in tables.items()}
     sizes = {name: len(x) for name, x in tensors.items()}
+    require(0 not in sizes.values(), f"X has no rows (got {sizes}): give at least one")
     require(len(set(sizes.values())) == 1, f"all modalities need the same number of rows (got {sizes})")
-    columns = {name: list(getattr(x, "columns", ())) for name, x in framed.items()}
-    return Rows(tensors, tables, columns, index)
+    return Rows(tensors, tables, index)
 
 
 def of_mudata(X: Any, names: Sequence[str]) -> dict[str, Any]:  # noqa: ANN401
@@ -279,6 +311,24 @@ def into_mudata(X: Any, tables: Mapping[str, Any]) -> Any:  # noqa: ANN401
         else:
             X.obs[name] = table
     return X
+
+
+def filled(x: Any, gaps: np.ndarray, guess: np.ndarray) -> Any:  # noqa: ANN401 (as x)
+    """A copy of an array or a table with other values where gaps are; columns without a gap keep their types."""
+    gaps, guess = gaps.reshape(np.shape(x)), guess.reshape(np.shape(x))
+    if not hasattr(x, "iloc"):
+        x = np.array(x)
+        x[gaps] = guess[gaps]
+        return x
+    if x.ndim == 2:
+        lacking = x.columns[gaps.any(axis=0)]
+        kind = object if guess.dtype == object else float
+        return x.astype(dict.fromkeys(lacking, kind)).mask(gaps, type(x)(guess, x.index, x.columns))
+    if hasattr(x, "cat"):
+        x = x.cat.add_categories(sorted({*guess[gaps]} - {*x.cat.categories}))
+    elif not (guess.dtype == object and x.dtype == object):
+        x = x.astype(object if guess.dtype == object else float)
+    return x.mask(gaps, type(x)(guess, index=x.index))
 
 
 def in_frame(x: np.ndarray, columns: Sequence[str] | None, index: Any) -> Any:  # noqa: ANN401

@@ -33,9 +33,9 @@ import tyro
 
 from common.checkpoints import EXPERIMENTS, load_model
 from common.data import Examples
+from common.data.batches import check_known
 from common.data.splits import hold_out, only_complete
 from common.errors import (
-    Diverged,
     InputError,
     brief,
     flag,
@@ -59,12 +59,13 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 FOLDERS = tuple(name for name, module in EXPERIMENTS.items() if module == f"{name}.model" and name != "vhe")
+OF_THE_SCORE = {"seed", "valid", "limit", "demo", "data_dir", "save_dir"}  # decide the validation examples
 NOT_COMPARED = NOT_OF_THE_RUN | runs.SPEED | runs.REPORTING | {"trials", "jobs", "folder"}
 BATCH_SIZE = 100
 
 
 @dataclass(kw_only=True)
-class Search:
+class Config:
     """The options of the search."""
 
     folder: tyro.conf.Positional[Literal[FOLDERS]]
@@ -89,7 +90,7 @@ class Search:
 class Plan:
     """A search, in parts that other processes can be sent."""
 
-    search: Search
+    search: Config
     config: RunConfig
     """of train.py, with None for what other options imply"""
 
@@ -127,6 +128,7 @@ def spaces(over: Sequence[str], config: RunConfig) -> "Iterator[tuple[str, BaseD
         shown, _, values = item.lstrip("-").partition("=")
         name = shown.replace("-", "_")
         require(name in hints, f"--over {shown}: the train.py of this folder has no option --{shown}")
+        require(name not in OF_THE_SCORE, f"--over {shown}: settings would be scored by other examples, leave it out")
         value = getattr(config, name)
         texts = values.split(",") if "," in values or ":" not in values else values.split(":")
         ends = [converted(text, hints[name], shown) for text in texts if text]
@@ -143,6 +145,7 @@ def spaces(over: Sequence[str], config: RunConfig) -> "Iterator[tuple[str, BaseD
             kind = IntDistribution if all(isinstance(x, int) for x in ends) else FloatDistribution
             yield name, kind(*ends, log=True)
         else:
+            require(len(set(ends)) == len(ends), f"--over {item}: give each value once")
             yield name, CategoricalDistribution(ends)
 
 
@@ -165,7 +168,7 @@ def converted(text: str, hint: Any, shown: str) -> Any:  # noqa: ANN401 (a value
 
 def plan_of(given: Any) -> Plan:  # noqa: ANN401 (of the class that `config_of` makes)
     """A search's options and those of train.py, which the command line holds together."""
-    search = Search(**{field.name: getattr(given, field.name) for field in fields(Search)})
+    search = Config(**{field.name: getattr(given, field.name) for field in fields(Config)})
     script = import_module(f"{search.folder}.train")
     return Plan(search, underived(script.Config(**{x.name: getattr(given, x.name) for x in fields(script.Config)})))
 
@@ -173,7 +176,7 @@ def plan_of(given: Any) -> Plan:  # noqa: ANN401 (of the class that `config_of` 
 def config_of(folder: str) -> type:
     """The options of a folder's train.py and of the search, as one class."""
     given = {"folder": folder, "__annotations__": {"folder": tyro.conf.Positional[Literal[FOLDERS]]}}
-    return dataclass(type("Config", (Search, import_module(f"{folder}.train").Config), given))
+    return dataclass(type("Config", (Config, import_module(f"{folder}.train").Config), given))
 
 
 def main(given: Any) -> "list[optuna.trial.FrozenTrial]":  # noqa: ANN401 (see `plan_of`)
@@ -214,7 +217,9 @@ def main(given: Any) -> "list[optuna.trial.FrozenTrial]":  # noqa: ANN401 (see `
 
 def contains(space: "BaseDistribution", value: Any) -> bool:  # noqa: ANN401 (a value of an option)
     """Whether a value can be proposed."""
-    return value in space.choices if hasattr(space, "choices") else space.low <= value <= space.high
+    if hasattr(space, "choices"):
+        return value in space.choices
+    return value is not None and space.low <= value <= space.high
 
 
 def study(plan: Plan, seed: int = 0) -> "optuna.Study":
@@ -250,8 +255,8 @@ def _require_same_options(opened: "optuna.Study", plan: Plan) -> None:
 
 
 def tried(opened: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
-    """The settings that were scored, or whose training diverged."""
-    return [trial for trial in opened.get_trials() if trial.value is not None or "diverged" in trial.user_attrs]
+    """The settings that were scored, or that could not be trained."""
+    return [trial for trial in opened.get_trials() if trial.value is not None or "failed" in trial.user_attrs]
 
 
 def running(opened: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
@@ -267,10 +272,10 @@ def try_one(seed: int, plan: Plan) -> str:
     trial = new_setting(opened, plan)
     try:
         scores = [score(config, plan) for config in plan.runs(trial.params)]
-    except Diverged as error:
-        trial.set_user_attr("diverged", str(error))
+    except InputError as error:  # it diverged, or train.py refuses it
+        trial.set_user_attr("failed", str(error))
         opened.tell(trial, state=TrialState.FAIL)
-        return "diverged"
+        return "failed"
     trial.set_user_attr("scores", scores)
     mean, _ = tables.spread(scores)
     opened.tell(trial, mean)
@@ -295,6 +300,7 @@ def score(config: RunConfig, plan: Plan) -> float:
         plan.script.main(config)
     model = load_model(config.save_dir, plan.search.folder).to(config.select_device())
     target, given = plan.search.target or model.modelled, plan.search.given or model.modalities
+    check_known((*target, *given), model.modalities)
     torch.manual_seed(0)
     estimate = partial(log_marginal, model, target=target, given=given, n_samples=plan.search.n_samples)
     valid = held_out(config, plan, model).to(model.device)
@@ -324,11 +330,11 @@ def report(trials: "list[optuna.trial.FrozenTrial]", plan: Plan) -> "list[optuna
     """
     trials = sorted(trials, key=lambda trial: -torch.inf if trial.value is None else trial.value, reverse=True)
     first = trials[0]
-    require(first.value is not None, f"every setting diverged: {first.user_attrs.get('diverged')}")
+    require(first.value is not None, f"no setting could be trained: {first.user_attrs.get('failed')}")
     rows, figures = [], []
     for trial in trials:
         scores = trial.user_attrs.get("scores")
-        value = tables.over_seeds(scores, "{:.3f}".format) if scores else "diverged"
+        value = tables.over_seeds(scores, "{:.3f}".format) if scores else "failed"
         rows.append((*(f"{x:.4g}" if isinstance(x, float) else str(x) for x in trial.params.values()), value))
         figures.append({**trial.params, "scores": scores})
     target, given = (",".join(x) or "all" for x in (plan.search.target, plan.search.given))
@@ -355,7 +361,7 @@ def command(config: RunConfig, chosen: Mapping[str, Any]) -> str:
 
 if __name__ == "__main__":
     folder = sys.argv[1] if len(sys.argv) > 1 else ""
-    config, script = Search, None
+    config, script = Config, None
     if folder in FOLDERS:
         config, script = config_of(folder), import_module(f"{folder}.train")
     demo = getattr(script, "DEMO", None)

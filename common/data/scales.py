@@ -39,15 +39,15 @@ def standardised(examples: Examples, scales: Scales) -> Examples:
     require(columns == known, f"{other}, with --demo or without")
     tables = dict(examples.modalities)
     for name in columns:
-        mean, deviation = torch.tensor(scales[name]).T
-        tables[name] = (tables[name] - mean) / deviation
+        mean, deviation = torch.tensor(scales[name], dtype=torch.float64).T
+        tables[name] = ((tables[name] - mean) / deviation).float()  # a large mean would take float32's digits
     return replace(examples, modalities=tables)
 
 
 def in_units(values: Mapping[str, Tensor], scales: Scales) -> dict[str, Tensor]:
-    """What `standardised` made, {name: (..., columns)}, in the units of the data, on the CPU."""
+    """What `standardised` made, {name: (..., columns)}, in the units of the data, float64 on the CPU."""
     values = {name: x.cpu() for name, x in values.items()}
     for name in (name for name in scales if name in values):
-        mean, deviation = torch.tensor(scales[name]).T
+        mean, deviation = torch.tensor(scales[name], dtype=torch.float64).T
         values[name] = values[name] * deviation + mean
     return values

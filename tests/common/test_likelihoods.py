@@ -1,7 +1,7 @@
 import pytest
 import torch
 from scipy.stats import nbinom
-from torch.distributions import Cauchy, Independent, Laplace, Normal
+from torch.distributions import Cauchy, Independent, Laplace, Normal, Poisson
 
 from common.errors import InputError
 from common.likelihoods import (
@@ -109,7 +109,7 @@ def test_the_decoder_gives_the_scales_too(event_dims, shape):
     x = torch.randn(5, *shape, dtype=torch.float64)
     likelihood = NormalLikelihood(event_dims)
     p = likelihood(torch.cat([loc, log_scale], dim=1))
-    known = Independent(Normal(loc, log_scale.exp().clamp(min=0.01)), event_dims)
+    known = Independent(Normal(loc, log_scale.exp() + 0.01), event_dims)
     torch.testing.assert_close(p.log_prob(x), known.log_prob(x))
     assert likelihood.point(p).equal(loc)
 
@@ -126,3 +126,7 @@ def test_counts_are_negative_binomial():
     torch.testing.assert_close(likelihood.point(p), log_mean.exp())
     extreme = likelihood(torch.tensor([[40.0, -40.0, 40.0, -40.0]], requires_grad=True))
     assert extreme.log_prob(torch.tensor([[0.0, 5.0]])).isfinite().all()
+    x = torch.arange(20.0)
+    plain = likelihood(torch.cat([torch.full((20,), 1.5), torch.full((20,), 40.0)]))
+    expected = Poisson(torch.tensor(1.5).exp()).log_prob(x).sum()
+    torch.testing.assert_close(plain.log_prob(x), expected, rtol=0.005, atol=0)

@@ -20,10 +20,8 @@ def test_columns_are_standardised_by_the_cells_that_are_there_and_back():
     assert made["kar"][:, 1].eq(0).all() and made["kar"][:, 0].square().mean().item() == pytest.approx(1)
     back = in_units(made, scales)
     for name, values in examples.modalities.items():
-        torch.testing.assert_close(back[name], values, equal_nan=True)
-    with pytest.raises(
-        InputError, match="'kar': 2,.* and the model .*'kar': 3,.*: give the data that it was trained on"
-    ):
+        torch.testing.assert_close(back[name], values, equal_nan=True, check_dtype=False)
+    with pytest.raises(InputError, match="'kar': 2}, and the model {'kar': 3}: give the data that it was trained on, "):
         standardised(Examples({"kar": x[:, :2]}), scales)
     with pytest.raises(InputError, match="a column of kar has no value: raise --limit"):
         scales_of(Examples({"kar": torch.full((3, 1), torch.nan)}), ("kar",), "raise --limit")
