@@ -226,8 +226,8 @@ class MultimodalEstimator(TransformerMixin, BaseEstimator):
             quiet = nullcontext() if self.verbose else logged(config.save_dir)
             with quiet, fixed_noise(self.seed_, torch.device(self.device)):
                 finished = run(config, experiment)
+                self._take(load_model(finished.dir, EXPERIMENT, made), finished.about)
             self.history_ = finished.metrics
-            self._take(load_model(finished.dir, EXPERIMENT, made), finished.about)
         judged = held[1] if n_valid >= FEWEST_JUDGED else held[0]
         self._warn_of_collapse(judged.take(slice(MOST_JUDGED)))
         return self

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from common.errors import InputError
+from tools import criticism
 from tools.criticism import criticise
 from tools.estimator import Continuous, Labels, MultimodalEstimator
 
@@ -95,10 +96,25 @@ def test_any_colour(report, tmp_path, colour):
     assert (tmp_path / "criticism.png").exists()
 
 
+def test_a_series_colours_the_rows_by_their_names(report, tmp_path, monkeypatch):
+    x, _, _, vae = report
+    names = [f"row {i}" for i in range(2000)]
+    tables = {name: pd.DataFrame(x[name], names) for name in "abc"} | {"y": pd.Series(x["y"], names)}
+    colour, seen = pd.Series(x["y"], names)[::-1], []
+    monkeypatch.setattr(
+        criticism, "draw", lambda path, figures, z, colour: seen.append(colour) or path.write_bytes(b"")
+    )
+    criticise(vae, tables | {"a": tables["a"].iloc[60:]}, tmp_path, colour, n_draws=2)
+    joined = [*names[60:], *names[:60]]
+    assert seen[0].index.tolist() == joined and seen[0].tolist() == tables["y"].loc[joined].tolist()
+
+
 def test_what_is_not_there_is_refused(report, tmp_path):
     x, _, _, vae = report
     with pytest.raises(InputError, match="X lacks c, y: a report needs all modalities"):
         criticise(vae, {name: x[name] for name in "ab"}, tmp_path)
     with pytest.raises(InputError, match="colour must have 2000 values, one for each row"):
         criticise(vae, x, tmp_path, colour=[1])
+    with pytest.raises(InputError, match="fewer than two rows have c: a report needs all modalities"):
+        criticise(vae, x | {"c": np.full((2000, 1), np.nan)}, tmp_path)
     assert not list(tmp_path.iterdir())

@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks
 from torch import nn
 
@@ -20,7 +22,7 @@ from tools.estimator import Continuous, Counts, Image, Labels, MultimodalEstimat
 
 KINDS = {"a": Continuous(5), "b": Continuous(3), "y": Labels(("neg", "pos")), "n": Counts(4)}
 # Those that call fit, transform or predict with one array (n, d), the other checks do: X has several, by name. predict
-# needs a target, and fit takes a mask in place of y.
+# needs a target.
 CHECKS = (
     "check_no_attributes_set_in_init",
     "check_estimator_cloneable",
@@ -349,3 +351,75 @@ def test_numbered_classes_may_be_missing():
     assert filled[:2].tolist() == [0, 1] and set(filled[2:]) <= {0, 1}
     with pytest.raises(InputError, match="y has values that are no classes 0 to 1: give these, or name them"):
         estimator.transform({"y": [0, 2]})
+
+
+def test_columns_are_told_by_their_names(trained, x):
+    mixed = x | {"a": x["a"][list("zxvwy")]}
+    pd.testing.assert_frame_equal(trained.transform(mixed), trained.transform(x))
+    whole = trained.impute(mixed)["a"]
+    assert list(whole.columns) == list("zxvwy")
+    pd.testing.assert_frame_equal(whole[list("vwxyz")], trained.impute(x)["a"])
+    with pytest.raises(InputError, match=r"a has other columns than in fit: give v, w, x, y, z, \.\.\."):
+        trained.transform({"a": x["a"].rename(columns=str.upper)})
+
+
+def test_rows_keep_their_names(trained, x):
+    part = {"b": x["b"], "a": x["a"].iloc[:60]}
+    z, (p, error) = trained.transform(part), trained.score_samples(part, 20)
+    assert [*z.columns] == ["z0", "z1", "z2", "z3"] and z.index.equals(p.index) and p.index.equals(error.index)
+    assert set(z.index) == set(x["a"].index) and z.index[0] == "row 0"
+    pd.testing.assert_frame_equal(z.loc[["row 100"]], trained.transform({"b": x["b"].loc[["row 100"]]}), rtol=1e-4)
+    with pytest.raises(InputError, match="no row is in two of the tables: give their ids the same type"):
+        trained.transform({"a": x["a"].reset_index(drop=True), "b": x["b"]})
+
+
+def test_large_means_leave_the_digits(x):
+    few = arrays(x, 120)
+    far = few | {"a": few["a"] + 2.0**31}
+    ours, theirs = fitted(few), fitted(far)
+    np.testing.assert_allclose(theirs.transform(far), ours.transform(few), atol=1e-4)
+    np.testing.assert_allclose(theirs.predict(far, "a") - 2.0**31, ours.predict(few, "a"), rtol=1e-4)
+
+
+def test_types_stay_where_nothing_is_missing(x):
+    table = pd.DataFrame({"g": [1, 2, 3, 4] * 30, "h": [1.5, None, 2.5, 3.5] * 30})
+    label = pd.Series(["u", None, "v", "u"] * 30, dtype="category", name="cell")
+    kinds = {"t": Continuous(2), "y": Labels(["u", "v"])}
+    whole = fitted({"t": table, "y": label}, kinds).impute({"t": table, "y": label})
+    assert whole["t"].dtypes.tolist() == [np.int64, np.float64] and whole["t"]["g"].equals(table["g"])
+    assert whole["y"].dtype == label.dtype and whole["y"].name == "cell" and whole["y"].notna().all()
+    for same in (label.astype("string"), label.astype(object).where(label.notna(), pd.NA), label.to_frame()):
+        assert fitted({"t": table, "y": same}, kinds).impute({"y": same})["y"].notna().all(axis=None)
+
+
+def test_the_callers_random_state_stays_and_the_seed_decides(x):
+    few = arrays(x, 60)
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    for seed in (np.int64(3), None, np.random.RandomState(0)):
+        fitted(few, random_state=seed)
+    assert torch.get_rng_state().equal(state)
+    z = [fitted(few, random_state=seed).transform(few) for seed in (3, np.int64(3), 4)]
+    assert np.array_equal(z[0], z[1]) and not np.array_equal(z[0], z[2])
+
+
+def test_a_pipeline_gives_its_labels_which_are_not_used(x):
+    kinds = {"b": Continuous(3)}
+    vae = MultimodalEstimator(kinds, n_latents=3, epochs=30, verbose=False)
+    y = x["y"].iloc[50:] == "pos"
+    model = make_pipeline(vae, LogisticRegression()).fit({"b": x["b"]}, y)
+    assert model.score({"b": x["b"]}, y) > 0.85
+
+
+def test_few_rows_are_enough_and_none_are_refused(x):
+    few = arrays(x, 9)
+    z = fitted({name: few[name] for name in "ay"}, {name: KINDS[name] for name in "ay"}).transform({"a": few["a"][:1]})
+    assert z.shape == (1, 4)
+    with pytest.raises(InputError, match="X has no rows"):
+        fitted({name: few[name][:0] for name in few})
+
+
+@pytest.mark.parametrize("classes", [(1, 2), (False, True), ("u", "u"), ()])
+def test_names_of_classes_are_strings_each_once(classes):
+    with pytest.raises(InputError, match="the names of classes must be strings, each once"):
+        Labels(classes)

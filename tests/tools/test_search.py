@@ -131,6 +131,14 @@ def test_a_setting_that_diverges_is_last(tmp_path, monkeypatch, capsys):
         call(*only, *SMALL, "--trials", 3, "--save-dir", tmp_path / "other")
 
 
+def test_settings_that_are_refused_end_no_search(tmp_path):
+    small = (*SMALL, "--trials", 2, "--save-dir", tmp_path)
+    best, worst = call("--over", "obj=mvae,jnf", *small)
+    assert best.params == {"obj": "mvae"} and worst.value is None and "--obj jnf" in worst.user_attrs["failed"]
+    with pytest.raises(InputError, match="unknown modality colour: the model has image, text"):
+        call("--over", "lr=1e-3", "--target", "colour", *SMALL, "--trials", 1, "--save-dir", tmp_path / "other")
+
+
 def test_scores_of_other_options_are_not_mixed(tmp_path, monkeypatch):
     monkeypatch.setattr(search, "score", lambda *_: -1.0)
     call(*OVER, *SMALL, "--trials", 1, "--save-dir", tmp_path)
