@@ -133,7 +133,7 @@ class MultimodalEstimator(TransformerMixin, BaseEstimator):
 
     Attributes:
         model_: the `MultimodalVAE`.
-        history_: a line an epoch, of metrics.jsonl.
+        history_: a line an epoch, of metrics.jsonl; `load` leaves it out.
         about_: the run's options, versions and commit.
     """
 
@@ -220,6 +220,7 @@ class MultimodalEstimator(TransformerMixin, BaseEstimator):
                 scales=scales_of(examples, tables, "give rows that have it"),
                 lambdas={name: float(x) for name, x in (self.weights or {}).items()},
             )
+            require(not (Path(folder) / BEST).exists(), f"save_dir {folder} holds a run: give another folder")
             held = hold_out(standardised(examples, config.scales), n_valid)
             made = partial(build, networks=self.networks)
             experiment = Experiment(EXPERIMENT, lambda *_: held[0], made, objective_of, None, lambda config: held)

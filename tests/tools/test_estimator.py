@@ -249,6 +249,8 @@ def test_options_have_their_effect(x, tmp_path):
     assert len(fitted(few, epochs=3, patience=1, validation_fraction=0).history_) == 3
     kept = fitted(few, save_dir=tmp_path / "run")
     assert np.array_equal(MultimodalEstimator.load(tmp_path / "run").transform(few), kept.transform(few))
+    with pytest.raises(InputError, match="run holds a run: give another folder"):
+        fitted(few, save_dir=tmp_path / "run")
 
 
 def test_networks_of_ones_own(x, tmp_path):
@@ -314,6 +316,7 @@ def test_what_cannot_be_read_is_refused_in_a_line(quick, values, message):
         ({"device": "tpu"}, "there is no device 'tpu' here: give one of cpu"),
         ({"validation_fraction": 1.0}, "validation_fraction must lie in [0, 1), it is 1.0"),
         ({"epochs": 0}, "--epochs must be positive, not 0"),
+        ({"n_latents": 0}, "--n-latents must be positive, not 0"),
         ({"objective": "nothing"}, "the config has --obj nothing"),
         ({"weights": {"z": 1.0}}, "weights of unknown modalities: z; the model has a, b, y, n"),
     ],
