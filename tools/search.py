@@ -102,7 +102,7 @@ class Plan:
     @property
     def space(self) -> "dict[str, BaseDistribution]":
         """The options to choose, and among which values."""
-        return dict(spaces(self.search.over, self.config))
+        return dict(spaces(self.search.over, self.runs({})[0]))
 
     def runs(self, setting: Mapping[str, Any]) -> list[RunConfig]:
         """The configs of train.py, one for each seed."""

@@ -64,12 +64,12 @@ def test_every_folder_can_be_searched(folder, over, tmp_path):
 
 
 def test_what_is_chosen_and_among_which_values():
-    over = ("lr", "n-latents", "lambda-text=0.5:50", "batch-size=20:100", "model=mvae,mopoe", "binary", "posterior")
+    over = ("lr", "n-latents", "lambda-text", "batch-size=20:100", "model=mvae,mopoe", "binary", "posterior")
     found = search.plan_of(given("--over", *over)).space
     assert [*found] == ["lr", "n_latents", "lambda_text", "batch_size", "model", "binary", "posterior"]
     assert found["lr"] == FloatDistribution(1e-4, 1e-2, log=True)
     assert found["n_latents"] == IntDistribution(16, 256, log=True)
-    assert found["lambda_text"] == FloatDistribution(0.5, 50, log=True)
+    assert found["lambda_text"] == FloatDistribution(0.1, 10, log=True)
     assert found["batch_size"] == IntDistribution(20, 100, log=True)
     assert found["model"] == CategoricalDistribution(["mvae", "mopoe"])
     assert found["binary"] == CategoricalDistribution([False, True])
