@@ -17,12 +17,11 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 from common.data import Examples
-from common.data.batches import is_missing
 from common.errors import require
 from common.io import write_atomically
 from reports import plots
 from tools.estimator import MultimodalEstimator
-from tools.kinds import Continuous, read
+from tools.kinds import Continuous, present
 
 LEVELS = (0.5, 0.8, 0.95)  # of predictive intervals
 MOST, N_SAMPLES = 500, 500  # rows whose intervals are drawn; importance samples of log p
@@ -59,8 +58,8 @@ def criticise(
     Raises:
         InputError: X lacks a modality, or a colour for each row.
     """
-    z, rows = np.asarray(estimator.transform(X)), read(X, estimator.modalities, estimator.columns_)
-    names, tables, examples = estimator.model_.modalities, rows.tables, estimator.examples(X)
+    z, rows = np.asarray(estimator.transform(X)), estimator.rows(X)
+    names, tables, examples = estimator.model_.modalities, rows.tables, estimator.examples(rows)
     truth = {name: x.cpu() for name, x in examples.modalities.items()}
     lacking = [name for name in names if name not in truth]
     require(not lacking, f"X lacks {', '.join(lacking)}: a report needs all modalities, in some of the rows")
@@ -68,8 +67,8 @@ def criticise(
     if hasattr(colour, "reindex") and rows.index is not None:
         colour = colour.reindex(rows.index)
     require(colour is None or len(colour) == len(z), f"colour must have {len(z)} values, one for each row")
-    has = {name: ~is_missing(x).reshape(len(x), -1).all(dim=1) for name, x in truth.items()}  # (N,)
-    nowhere = [name for name, present in has.items() if present.sum() < 2]
+    has = {name: present(x) for name, x in truth.items()}
+    nowhere = [name for name, rows_of in has.items() if rows_of.sum() < 2]
     require(not nowhere, f"fewer than two rows have {', '.join(nowhere)}: a report needs all modalities")
     figures = {
         "log p": likelihoods(estimator, tables, has),
@@ -92,8 +91,8 @@ def likelihoods(
     """log p of all that a row has, and of each modality: mean and standard error over the rows that have it, nats."""
     found, parts = {}, {"all": (tables, torch.stack(list(has.values())).any(dim=0))}
     parts |= {name: ({name: x}, has[name]) for name, x in tables.items()}
-    for name, (part, present) in parts.items():
-        log_p = estimator.score_samples(part, N_SAMPLES)[0][present.numpy()]
+    for name, (part, there) in parts.items():
+        log_p = estimator.score_samples(part, N_SAMPLES)[0][there.numpy()]
         found[name] = {"mean": log_p.mean().item(), "stderr": log_p.std(ddof=1).item() / len(log_p) ** 0.5}
     return found
 

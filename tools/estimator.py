@@ -43,7 +43,20 @@ from common.likelihoods import GroupedLikelihood
 from common.models import VAE, MultimodalVAE
 from common.models.choices import MODELS
 from reports.metrics import divergences
-from tools.kinds import Continuous, Counts, Image, Kind, Labels, Rows, filled, in_frame, into_mudata, is_mudata, read
+from tools.kinds import (
+    Continuous,
+    Counts,
+    Image,
+    Kind,
+    Labels,
+    Rows,
+    filled,
+    in_frame,
+    into_mudata,
+    is_mudata,
+    present,
+    read,
+)
 from training import Experiment, objective_of, run
 from training.model_options import ObjectiveOptions
 from training.options import RunConfig
@@ -244,9 +257,9 @@ class MultimodalEstimator(TransformerMixin, BaseEstimator):
 
         A DataFrame with the joined index where X has tables.
         """
-        rows = self._read(X)
+        rows = self.rows(X)
         with torch.no_grad():
-            batches = self._examples(rows).batches(BATCH_SIZE)
+            batches = self.examples(rows).batches(BATCH_SIZE)
             means = torch.cat([self.model_.posterior(batch, given).mean.cpu() for batch in batches])
         names = None if rows.index is None else list(self.get_feature_names_out())
         return in_frame(means.numpy(), names, rows.index)
@@ -265,14 +278,14 @@ class MultimodalEstimator(TransformerMixin, BaseEstimator):
             given: by default all modalities of X but the target.
             n_draws: of z, whose mean a prediction is.
         """
-        rows, names = self._read(X), (target,) if isinstance(target, str) else tuple(target)
+        rows, names = self.rows(X), (target,) if isinstance(target, str) else tuple(target)
         unknown = [name for name in names if name not in self.modalities]
         require(not unknown, f"there is no modality {', '.join(unknown)}: there are {', '.join(self.modalities)}")
         given = tuple(given or (name for name in rows.tensors if name not in names))
         require(
             len(given) > 0, f"X has {', '.join(names)} alone, and nothing to predict it from: give other modalities"
         )
-        found = self.values(self.expected(self._examples(rows), names, given, n_draws))
+        found = self.values(self.expected(self.examples(rows), names, given, n_draws))
         found = {name: in_frame(x, self.columns_.get(name), rows.index) for name, x in found.items()}
         return found[target] if isinstance(target, str) else found
 
@@ -281,11 +294,11 @@ class MultimodalEstimator(TransformerMixin, BaseEstimator):
 
         A DataFrame gets the rows that other tables have. A MuData object is copied, with the rows that it has.
         """
-        rows = self._read(X)
+        rows = self.rows(X)
         lacking = {name: gaps for name, x in rows.tensors.items() if (gaps := is_missing(x).numpy()).any()}
         tables = dict(rows.tables)
         if lacking:
-            predicted = self.expected(self._examples(rows), tuple(lacking), tuple(rows.tensors), n_draws)
+            predicted = self.expected(self.examples(rows), tuple(lacking), tuple(rows.tensors), n_draws)
             guesses = self.values(predicted)
             tables |= {name: filled(tables[name], gaps, guesses[name]) for name, gaps in lacking.items()}
         if is_mudata(X):
@@ -307,7 +320,7 @@ class MultimodalEstimator(TransformerMixin, BaseEstimator):
             if given is None:
                 zs, dim = [self.model_.draw_latents(n)], 0
             else:
-                batches = self.examples(given).batches(BATCH_SIZE)
+                batches = self.examples(self.rows(given)).batches(BATCH_SIZE)
                 zs, dim = [self.model_.posterior(batch).sample((n,)) for batch in batches], 1
             parts = [
                 {name: self.modalities[name].drawn(p) for name, p in self.model_.decode(z, names).items()} for z in zs
@@ -321,9 +334,9 @@ class MultimodalEstimator(TransformerMixin, BaseEstimator):
 
         In nats, and in the units of the data, pixels in [0, 1]. Series where X has tables.
         """
-        rows, estimates = self._read(X), []
+        rows, estimates = self.rows(X), []
         with drawing(self.seed_, self.model_.device):
-            for batch in map(self.model_.observe, self._examples(rows).batches(BATCH_SIZE)):
+            for batch in map(self.model_.observe, self.examples(rows).batches(BATCH_SIZE)):
                 has = tuple(batch.modalities) if batch.mask is None else batch.mask
                 estimates += importance_estimates(self.model_, batch, [has], has, n_samples)
         log_p, ess = (torch.cat([getattr(x, name) for x in estimates]).double().cpu() for name in ("value", "ess"))
@@ -369,15 +382,13 @@ class MultimodalEstimator(TransformerMixin, BaseEstimator):
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")
 
-    def _read(self, X: Any) -> Rows:  # noqa: ANN401
+    def rows(self, X: Any) -> Rows:  # noqa: ANN401
+        """X as tensors, tables joined."""
         check_is_fitted(self)
         return read(X, self.modalities, self.columns_)
 
-    def examples(self, X: Any) -> Examples:  # noqa: ANN401
-        """X as the model takes it, on its device: standardised."""
-        return self._examples(self._read(X))
-
-    def _examples(self, rows: Rows) -> Examples:
+    def examples(self, rows: Rows) -> Examples:
+        """Rows as the model takes them, on its device: standardised."""
         return standardised(Examples(rows.tensors), self.scales_).to(self.model_.device)
 
     def expected(
@@ -403,11 +414,7 @@ class MultimodalEstimator(TransformerMixin, BaseEstimator):
         kls = divergences(self.model_, examples, {name: (name,) for name in names})
         for name, kind in self.modalities.items():
             x = examples.modalities[name]
-            if (
-                (~is_missing(x).flatten(1).all(dim=1)).sum() < FEWEST_JUDGED
-                if x.dim() > 1
-                else (x >= 0).sum() < FEWEST_JUDGED
-            ):
+            if present(x).sum() < FEWEST_JUDGED:
                 continue
             score, chance = kind.score(x, found[name]), kind.chance(x)
             kl = kls[f"KL(q(z|{name}) || p(z))"].sum(dim=1).nanmean().item()
@@ -428,16 +435,16 @@ def drawing(seed: int, device: torch.device) -> Iterator[None]:
 def masked(rows: Rows, mask: Mapping[str, Any] | None) -> dict[str, Tensor]:
     """The values, missing where a modality's mask (N,) is False."""
     tensors = dict(rows.tensors)
-    for name, present in (mask or {}).items():
+    for name, there in (mask or {}).items():
         require(name in tensors, f"the mask names {name}, which X lacks: it has {', '.join(tensors)}")
-        if hasattr(present, "reindex") and rows.index is not None:
-            present = present.reindex(rows.index, fill_value=False)
-        x, present = tensors[name], torch.as_tensor(np.asarray(present))
-        fits = present.dtype == torch.bool and present.shape == x.shape[:1]
-        kind = f"{present.dtype} of {tuple(present.shape)}"
+        if hasattr(there, "reindex") and rows.index is not None:
+            there = there.reindex(rows.index, fill_value=False)
+        x, there = tensors[name], torch.as_tensor(np.asarray(there))
+        fits = there.dtype == torch.bool and there.shape == x.shape[:1]
+        kind = f"{there.dtype} of {tuple(there.shape)}"
         require(fits, f"the mask of {name} must be bool of shape ({len(x)},), not {kind}")
         absent = torch.nan if x.is_floating_point() else -1
-        tensors[name] = x.masked_fill(~present.view(-1, *[1] * (x.dim() - 1)), absent)
+        tensors[name] = x.masked_fill(~there.view(-1, *[1] * (x.dim() - 1)), absent)
     return tensors
 
 

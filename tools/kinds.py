@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from common.data.batches import is_missing
 from common.encoders_decoders import SplitLinearLayer, WithColumns, WithMissing, swish_mlp
 from common.errors import InputError, brief, require
 from common.likelihoods import CategoricalLikelihood, NegativeBinomialLikelihood, NormalLikelihood
@@ -96,9 +97,10 @@ class Labels(msgspec.Struct, frozen=True, tag=True):
     classes: int | tuple[str, ...]
 
     def __post_init__(self) -> None:
-        classes = self.classes
-        if not isinstance(classes, int | np.integer):
-            names = tuple(classes)
+        if isinstance(self.classes, int | np.integer):
+            msgspec.structs.force_setattr(self, "classes", int(self.classes))
+        else:
+            names = tuple(self.classes)
             plain = all(isinstance(x, str) for x in names) and 0 < len(names) == len(set(names))
             require(plain, f"the names of classes must be strings, each once, not {names[:5]}: or number them from 0")
             msgspec.structs.force_setattr(self, "classes", names)
@@ -211,6 +213,11 @@ Kind = Continuous | Counts | Labels | Image
 def is_none(x: object) -> bool:
     """Whether a class is missing: None, NaN or pandas' NA."""
     return x is None or (isinstance(x, float) and x != x) or type(x).__name__ in ("NAType", "NaTType")
+
+
+def present(x: Tensor) -> Tensor:
+    """Which rows have a value, (N, ...) -> (N,) bool."""
+    return ~is_missing(x).reshape(len(x), -1).all(dim=1)
 
 
 def numbers(name: str, x: Any, shape: tuple[int, ...]) -> Tensor:  # noqa: ANN401

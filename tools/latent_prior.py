@@ -9,7 +9,6 @@ latent_prior_maf.pt or latent_prior_score.pt beside the model, which --latent-pr
 explore.py reads.
 """
 
-import inspect
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -27,7 +26,7 @@ from common.execution import devices
 from common.latent_priors import Kind
 from common.models.objectives import decodes_own_latents
 from common.multimodal_vae import MultimodalVAE
-from training.command_line import run_from_command_line
+from training import experiment_in, run_from_command_line
 from training.options import ComputeOptions, DataOptions, default_of
 
 
@@ -75,10 +74,8 @@ def training_examples(config: Config, model: MultimodalVAE) -> Examples:
     of_run = default_of(script.Config(pre_trained=config.model), None, None)
     ours = {name: getattr(config, name) for name in ("data_dir", "demo", "download", "limit")}
     of_run = replace(of_run, pre_trained=config.model, valid=0, **ours)
-    takes_config = inspect.signature(script.experiment).parameters
-    experiment = script.experiment(of_run) if takes_config else script.experiment()
-    data = experiment.load_train(of_run)[0] if experiment.load_train else experiment.load("train", of_run)
-    return only_complete(experiment.examples(of_run, data, model))[0]
+    experiment = experiment_in(script, of_run)
+    return only_complete(experiment.examples(of_run, experiment.splits(of_run)[0], model))[0]
 
 
 if __name__ == "__main__":

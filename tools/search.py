@@ -15,7 +15,6 @@ Ctrl-C or a kill. It ends with the command that trains the best setting.
 """
 
 import dataclasses
-import inspect
 import json
 import math
 import sys
@@ -34,7 +33,7 @@ import tyro
 from common.checkpoints import EXPERIMENTS, load_model
 from common.data import Examples
 from common.data.batches import check_known
-from common.data.splits import hold_out, only_complete
+from common.data.splits import only_complete
 from common.errors import (
     InputError,
     brief,
@@ -50,7 +49,7 @@ from common.io import locked
 from common.multimodal_vae import MultimodalVAE
 from common.progress import progress_bar
 from reports import tables
-from training import options, run_from_command_line, runs
+from training import experiment_in, options, run_from_command_line, runs
 from training.options import NOT_OF_THE_RUN, RunConfig, underived
 from training.parallel import default_jobs, in_parallel, logged
 
@@ -314,10 +313,8 @@ def held_out(config: RunConfig, plan: Plan, model: MultimodalVAE) -> Examples:
     Raises:
         InputError: there are none.
     """
-    experiment = plan.script.experiment
-    experiment = experiment(config) if inspect.signature(experiment).parameters else experiment()
-    loads = experiment.load_train
-    valid = (loads(config) if loads else hold_out(experiment.load("train", config), config.valid))[1]
+    experiment = experiment_in(plan.script, config)
+    _, valid = experiment.splits(config)
     require(valid is not None, "a search needs validation examples: leave out --valid 0, or raise --limit")
     return only_complete(experiment.examples(config, valid, model))[0]
 

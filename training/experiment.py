@@ -1,9 +1,11 @@
 """An experiment as a value, and the one function that trains it."""
 
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -51,6 +53,26 @@ class Experiment(NamedTuple):
     load_train: Callable[[Any], tuple[Split, Split | None]] | None = None
     examples: Callable[[Any, Split, nn.Module], Examples] = modelled
 
+    def splits(self, config: RunConfig) -> tuple[Split, Split | None]:
+        """The data to train on, and those to select the best model by (None for none).
+
+        Raises:
+            InputError: `load` returns no `Examples`, or there are too few; see also `load` and `load_train`.
+        """
+        if self.load_train:
+            return self.load_train(config)
+        loaded = self.load("train", config)
+        require(
+            isinstance(loaded, Examples), f'load("train", config) must return Examples, not {type(loaded).__name__}'
+        )
+        return hold_out(loaded, config.valid)
+
+
+def experiment_in(script: ModuleType, config: RunConfig) -> Experiment:
+    """The experiment of a folder's train.py, which may depend on its config."""
+    make = script.experiment
+    return make(config) if inspect.signature(make).parameters else make()
+
 
 def objective_of(config: ObjectiveOptions, model: MultimodalVAE) -> Objective:
     """The objective that --obj names, by default the first one that exists for the model."""
@@ -82,7 +104,7 @@ def run(config: RunConfig, experiment: Experiment, callbacks: Sequence[Callback]
         to_start_from(config.pre_trained, experiment.name, as_json(config))
     device = config.select_device()  # before any work on several threads, which keep the settings they start with
     torch.manual_seed(config.seed)
-    train, valid = experiment.load_train(config) if experiment.load_train else _held_out(config, experiment)
+    train, valid = experiment.splits(config)
     selects = valid is not None or config.patience is None
     require(selects, "--patience needs validation examples, and so few examples leave none: raise --limit")
     if valid is None and config.valid != 0 and processes.rank() == 0:
@@ -108,10 +130,3 @@ def _check_folder(name: str) -> None:
     is_copy = name in EXPERIMENTS and script.name == "train.py" and (folder / "__init__.py").exists()
     message = f"{script} trains {name}, not {folder.name}: write {folder.name} for {name} in the files of this folder"
     require(not is_copy or folder.name == name, message)
-
-
-def _held_out(config: RunConfig, experiment: Experiment) -> tuple[Examples, Examples | None]:
-    """The training split without its last examples, and these."""
-    loaded = experiment.load("train", config)
-    require(isinstance(loaded, Examples), f'load("train", config) must return Examples, not {type(loaded).__name__}')
-    return hold_out(loaded, config.valid)

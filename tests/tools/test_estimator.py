@@ -424,5 +424,6 @@ def test_few_rows_are_enough_and_none_are_refused(x):
 
 @pytest.mark.parametrize("classes", [(1, 2), (False, True), ("u", "u"), ()])
 def test_names_of_classes_are_strings_each_once(classes):
+    assert Labels(np.int64(3)) == Labels(3)
     with pytest.raises(InputError, match="the names of classes must be strings, each once"):
         Labels(classes)

@@ -56,7 +56,7 @@ def test_settings_are_scored_by_validation_images_alone(tmp_path, monkeypatch, c
 @pytest.mark.parametrize(
     ("folder", "over"), [("mfeat", "lambda-digit"), ("polymnist", "n-latents=4,5"), ("translation", "lr")]
 )
-def test_every_folder_can_be_searched(folder, over, tmp_path):
+def test_folders_of_every_kind_can_be_searched(folder, over, tmp_path):
     small = ("--epochs", 1, "--limit", 40, "--n-samples", 2, "--jobs", 1, "--trials", 2)
     found = call("--over", over, "--demo", *small, "--save-dir", tmp_path, folder=folder)
     assert len(found) == 2 and found[0].value >= found[1].value
@@ -146,6 +146,8 @@ def test_scores_of_other_options_are_not_mixed(tmp_path, monkeypatch):
     for other, was in ((("--model", "jmvae"), "--model mvae"), (("--target", "text"), "--target")):
         with pytest.raises(InputError, match=f"holds a search with {was}.*: choose another --save-dir"):
             call(*OVER, *SMALL, *other, "--trials", 2, "--save-dir", tmp_path)
+    with pytest.raises(InputError, match="holds a search with --over lambda-text=1,10,50 lr=1e-3,2e-3: choose another"):
+        call("--over", "lambda-text=1,20", "lr=1e-3,2e-3", *SMALL, "--trials", 2, "--save-dir", tmp_path)
 
 
 def test_a_damaged_study_is_named(tmp_path):
