@@ -264,6 +264,17 @@ def outputs(network: nn.Module, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
 
 
 @contextmanager
+def statistics_if(count: Tensor, network: nn.Module) -> Iterator[None]:
+    """A context in which batch norm's running statistics change only if `count` is True, a scalar that nobody reads."""
+    norms = (module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
+    running = [x for norm in norms for x in norm.buffers()]
+    before = [x.clone() for x in running]
+    yield
+    for x, old in zip(running, before, strict=True):
+        x.data.copy_(torch.where(count, x, old))  # past autograd: the backward pass needs the batch's statistics alone
+
+
+@contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
     """A context in which a module's parameters get no gradient, and its batch norm keeps the running statistics."""
     trained = [p for p in module.parameters() if p.requires_grad]

@@ -1,7 +1,8 @@
 """Likelihoods p(x_m|z): a decoder's output in, a Distribution over the modality out.
 
 Each has `point(p)`, the value that represents the distribution in pictures and reconstructions: its mean, or the mode
-if the values are classes.
+if the values are classes. `takes_bytes` says that it is one of pixels: uint8 in `Examples` becomes floats in [0, 1].
+Other likelihoods refuse it.
 
 Each states its range: the decoder's outputs up to which the log-density of an example's n values and its gradients are
 finite in float32. Beyond it a sum or a square overflows: training stops, since the loss is not finite.
@@ -44,6 +45,8 @@ class BernoulliLikelihood(nn.Module):
     Args:
         event_dims: the number of trailing dimensions of one example (3 for an image (C, H, W)).
     """
+
+    takes_bytes = True
 
     def __init__(self, event_dims: int = 1) -> None:
         super().__init__()
@@ -96,6 +99,7 @@ class LocationScaleLikelihood(nn.Module):
         require(family in (Laplace, Normal), f"the family must be torch's Laplace or Normal (got {family.__name__})")
         require(0 < scale < math.inf, f"a likelihood's scale must be positive and finite, it is {scale}")
         self.family, self.scale, self.event_dims = family, scale, event_dims
+        self.takes_bytes = event_dims > 1  # as those of images
 
     def forward(self, loc: Tensor) -> SameScale:
         """Locations (..., *event) -> p(x|z), batch shape (...), event shape (*event)."""
@@ -125,6 +129,7 @@ class NormalLikelihood(nn.Module):
     def __init__(self, event_dims: int = 1) -> None:
         super().__init__()
         self.event_dims = event_dims
+        self.takes_bytes = event_dims > 1  # as those of images
 
     def forward(self, output: Tensor) -> Independent:
         """Locations and log-scales (..., 2 C, ...), C the first dimension of an event -> p(x|z), event (C, ...)."""
@@ -171,6 +176,7 @@ class FunctionLikelihood(nn.Module):
     def __init__(self, log_density: Callable[[Tensor, Tensor], Tensor], event_dims: int = 1) -> None:
         super().__init__()
         self.log_density, self.event_dims = log_density, event_dims
+        self.takes_bytes = event_dims > 1  # as those of images
 
     def forward(self, output: Tensor) -> "DensityOfOutput":
         """The decoder's output (..., *event) -> p(x|z), batch shape (...), event shape (*event)."""

@@ -82,7 +82,7 @@ def check_values(examples: Examples, model: MultimodalVAE) -> None:
     for name in (name for name in model.modalities if name in examples.modalities):
         likelihood, p = dict(model.likelihood.items()).get(name), model.decoded_once(name)
         x, is_set = examples.modalities[name], model.columns[name].n_elements is not None
-        check_type(name, x, likelihood, next(model.parameters()).dtype, takes_bytes=True)
+        check_type(name, x, likelihood, next(model.parameters()).dtype, in_examples=True)
         if p is not None:
             n, row = x.dim() - 1 - is_set, "element" if is_set else "example"
             number = f"the log-density of {name} must be one number for each {row}, which has {n} dimensions"

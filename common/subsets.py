@@ -56,19 +56,22 @@ def named_subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
     return [subset for size in range(1, n + 1) for subset in combinations(names, size)]
 
 
-def random_subsets(n_modalities: int, k: int, generator: torch.Generator | None = None) -> Tensor:
+def random_subsets(
+    n_modalities: int, k: int, generator: torch.Generator | None = None, device: torch.device | None = None
+) -> Tensor:
     """Draw k random subsets of 2 to M - 1 modalities, (k, M): first the size, uniformly, then a subset of that size.
 
     Costs O(k M log M): the 2^M subsets are never enumerated.
 
+    Args:
+        generator: draws them, on the device; None: the device's own.
+
     Raises:
-        InputError: k > 0 with fewer than three modalities.
+        InputError: fewer than three modalities.
     """
-    if k == 0:
-        return torch.zeros(0, n_modalities, dtype=torch.bool)
     require(n_modalities > 2, f"random subsets need at least 3 modalities (got {n_modalities})")
-    sizes = torch.randint(2, n_modalities, (k, 1), generator=generator)
-    ranks = torch.rand(k, n_modalities, generator=generator).argsort(dim=1).argsort(dim=1)
+    sizes = torch.randint(2, n_modalities, (k, 1), generator=generator, device=device)
+    ranks = torch.rand(k, n_modalities, generator=generator, device=device).argsort(dim=1).argsort(dim=1)
     return ranks < sizes
 
 
@@ -90,8 +93,7 @@ def single_modalities(columns: Mapping[str, Columns]) -> dict[str, Tensor]:
     return terms
 
 
-def mvae_subsets(columns: Mapping[str, Columns], k: int = 0, generator: torch.Generator | None = None) -> Tensor:
-    """MVAE's terms, (T, M): each modality, all of them, k random subsets (Wu & Goodman 2018, eq. 5)."""
-    m, terms = n_columns(columns), list(single_modalities(columns).values())
-    singles = terms if len(terms) > 1 else []
-    return torch.cat([*(term[None] for term in singles), joint_subset(m), random_subsets(m, k, generator)])
+def mvae_subsets(columns: Mapping[str, Columns]) -> dict[str, Tensor]:
+    """MVAE's subsets that are not random: each modality, and all of them, {name: (M,)} (Wu & Goodman 2018, eq. 5)."""
+    singles = single_modalities(columns)
+    return (singles if len(singles) > 1 else {}) | {"joint": joint_subset(n_columns(columns))[0]}

@@ -23,21 +23,25 @@ def check_values(
 
 
 def check_type(
-    name: str, x: Tensor, likelihood: nn.Module | None, dtype: torch.dtype | None, takes_bytes: bool = False
+    name: str, x: Tensor, likelihood: nn.Module | None, dtype: torch.dtype | None, in_examples: bool = False
 ) -> None:
     """Raise InputError for a type of values that the likelihood, or a model with parameters of a type, cannot take.
 
     Args:
+        likelihood: None if the model does not score the values.
         dtype: of the model's parameters; None if it has none.
-        takes_bytes: whether uint8 becomes floats first, as in `Examples`.
+        in_examples: whether the values are those of `Examples`, whose batches have uint8 as floats in [0, 1].
     """
     floats, is_bytes = x.is_floating_point(), x.dtype in (torch.uint8, torch.bool)
     is_class = isinstance(likelihood, CategoricalLikelihood | BinaryLikelihood)
     no_class = f"{name} is {x.dtype}, which is no class: convert it with .long(), classes count from 0"
     require(not is_class or not (floats or is_bytes), no_class)
     is_number = isinstance(likelihood, BernoulliLikelihood | LocationScaleLikelihood)
-    scaled = takes_bytes and x.dtype == torch.uint8
-    kinds, convert = ("floats or uint8", "") if takes_bytes else ("floats", ", pixels of uint8 with / 255")
+    scaled = in_examples and x.dtype == torch.uint8
+    pixels = likelihood is None or getattr(likelihood, "takes_bytes", False)
+    no_pixels = f"{name} is {x.dtype}, which would become pixels in [0, 1], and its likelihood is none of pixels"
+    require(not scaled or is_class or pixels, f"{no_pixels}: convert it with .to({dtype})")
+    kinds, convert = ("floats or uint8", "") if pixels and in_examples else ("floats", ", pixels of uint8 with / 255")
     no_number = f"{name} is {x.dtype}, and its likelihood takes {kinds}: convert it with .to({dtype}){convert}"
     require(not is_number or floats or scaled, no_number)
     require(

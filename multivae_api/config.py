@@ -41,6 +41,8 @@ class OneHotLikelihood(BernoulliLikelihood):
         event_dims: the number of trailing dimensions of one example, the classes' dimension among them.
     """
 
+    takes_bytes = False
+
     def forward(self, logits: Tensor) -> Independent:
         """Logits (..., *event) -> p(x|z), batch shape (...), event shape (*event)."""
         return Independent(OneHot(logits=logits, validate_args=False), self.event_dims - 1)

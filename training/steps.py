@@ -49,7 +49,7 @@ class Step:
         if len(index):
             batch = replace(examples[index], every_row=True) if every_row else examples[index]
             # n, since the loss is a mean over examples, and an example may have several rows
-            bound = self.objective.backward(batch, beta, n)
+            bound = self.objective.backward(batch, beta, n, len(index) / n)
         if processes.world_size() > 1:
             sum_gradients([x for x in self.objective.parameters() if x.requires_grad])
         parameters = [x for x in self.objective.parameters() if x.grad is not None]

@@ -8,16 +8,16 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from common.data.batches import Batch
-from common.encoders_decoders import has_batch_norm, outputs, zero_where_absent
+from common.encoders_decoders import has_batch_norm, outputs, statistics_if, zero_where_absent
 from common.likelihoods import log_prob, log_prob_of_observed
 from common.modalities import stack_values
 from common.multimodal_vae import MultimodalVAE
 from common.subsets import on_device
 
-# The most samples of z decoded at once: few enough for the memory, enough to keep a GPU busy and, on a CPU, to use each
-# weight often.
+# The most samples of z decoded at once: enough to keep a GPU busy and, on a CPU, to use each weight often.
 DECODED_AT_ONCE = {"cpu": 2000, "cuda": 20_000}
-CACHED = 2**22  # most numbers in one layer's output on a CPU, so that it stays in the cache
+# The most bytes in one layer's output: so that it stays in a CPU's cache, and that all layers' fit in a GPU's memory.
+LAYER_BYTES = {"cpu": 2**24, "cuda": 2**30}
 FEW = 64  # samples that are decoded at once without a look at the layers
 
 _largest_outputs: WeakKeyDictionary[MultimodalVAE, int] = WeakKeyDictionary()
@@ -115,7 +115,7 @@ class Decoder:
             scored = scored.expand(*z.shape[:-1], -1)  # (T, ..., B, n)
         if len(z) > 1 and self._has_batch_norm(name):
             by_term = zip(z.split(1), [None] * len(z) if scored is None else scored.split(1), strict=True)
-            return torch.cat([self.of_modality(name, z_t, scored_t) for z_t, scored_t in by_term])
+            return torch.cat([self._of_term(name, z_t, scored_t) for z_t, scored_t in by_term])
         if scored is None:
             return self._summed(name, self._log_prob(name, z, self._values(name)))
         if self.batch.every_row:
@@ -128,6 +128,13 @@ class Decoder:
         if not len(rows[0]):  # distributions refuse empty batches
             return log_p
         return log_p.index_put(rows, self.of_rows(name, z[rows], rows[-1], scored[rows]))
+
+    def _of_term(self, name: str, z: Tensor, scored: Tensor | None) -> Tensor:
+        """`of_modality` of one term, by whose samples batch norm's running statistics change if it scores any."""
+        if scored is None or not self.batch.every_row:
+            return self.of_modality(name, z, scored)
+        with statistics_if(scored.any(), self.model.decoder[self.model.modality[name].decoder.key]):
+            return self.of_modality(name, z, scored)
 
     def of_rows(self, name: str, z: Tensor, examples: Tensor, scored: Tensor | None) -> Tensor:
         """log p(x_m|z) at z (N, D), each of one of the examples, (N,), where it is scored, (N, n): (N,)."""
@@ -206,21 +213,18 @@ def samples_at_once(model: MultimodalVAE, n_latents: int) -> int:
         n_latents: D.
     """
     device = next(model.parameters()).device.type
-    most = DECODED_AT_ONCE[device]
-    if device == "cuda":
-        return most
     if model not in _largest_outputs:
         _largest_outputs[model] = _largest_output(model, n_latents)
-    return max(1, min(most, CACHED // _largest_outputs[model]))
+    return max(1, min(DECODED_AT_ONCE[device], LAYER_BYTES[device] // _largest_outputs[model]))
 
 
 @torch.no_grad()
 def _largest_output(model: MultimodalVAE, n_latents: int) -> int:
-    """How many numbers a decoder's layer gives for one sample of z, at most."""
+    """How many bytes a decoder's layer gives for one sample of z, at most."""
     sizes = [1]
 
     def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
-        sizes.extend(x.numel() for x in (output if isinstance(output, tuple) else (output,)) if torch.is_tensor(x))
+        sizes.extend(x.nbytes for x in (output if isinstance(output, tuple) else (output,)) if torch.is_tensor(x))
 
     modes = [(module, module.training) for module in model.modules()]
     model.eval()  # neither draws nor batch statistics

@@ -16,6 +16,7 @@ from common.models.families import FAMILIES, Family
 from common.multimodal_vae import MultimodalVAE
 from common.pooling_strategies import DependentStrategy, HellingerStrategy, HoelderStrategy, WassersteinStrategy
 from common.priors import ClusteredPrior
+from common.subsets import all_subsets
 from common.variational_posteriors import (
     JointFlowsPosterior,
     MixturePosterior,
@@ -83,7 +84,7 @@ class Fusion(NamedTuple):
     """A way to fuse experts.
 
     summary: what --help says, with the paper.
-    strategy: family, keys of the encoders -> the strategy's module; None if its network must be given (`SetStrategy`,
+    strategy: family, encoders by their keys -> the strategy's module; None if its network must be given (`SetStrategy`,
         `UnstructuredStrategy`). That of code takes `rho` too.
     exists: family -> whether the fusion exists for it.
     is_mixture: whether the posterior is a mixture of the family's members.
@@ -95,7 +96,7 @@ class Fusion(NamedTuple):
     """
 
     summary: str
-    strategy: Callable[[Family, Sequence[str]], Strategy] | None
+    strategy: Callable[[Family, Mapping[str, nn.Module]], Strategy] | None
     exists: Callable[[Family], bool]
     is_mixture: bool = False
     posterior: Callable[[Posterior, Latents, Mapping[str, nn.Module]], nn.Module] | None = None
@@ -106,6 +107,11 @@ class Fusion(NamedTuple):
 def stands_alone(family: Family) -> bool:
     """Whether one network can give a whole posterior of the family."""
     return family.has_density and not family.only_mixed
+
+
+def n_experts(encoders: Mapping[str, nn.Module]) -> int:
+    """The number of experts that the encoders give: one each, of a set n."""
+    return sum(n_elements(network) or 1 for network in encoders.values())
 
 
 FUSIONS = {
@@ -175,27 +181,27 @@ FUSIONS = {
     "code": Fusion(
         "mixture of all subsets' dependent experts, with learned weights (CoDE-VAE: arXiv 2505.01134)",
         lambda family, encoders, rho=0.4: MopoeStrategy(
-            DependentStrategy(rho), nn.Parameter(torch.zeros(2 ** len(encoders) - 1))
+            DependentStrategy(rho), nn.Parameter(torch.zeros(len(all_subsets(n_experts(encoders)))))
         ),
         lambda family: family.is_gaussian,
         is_mixture=True,
     ),
     "own": Fusion(
         "each subset of the modalities has its own encoder (VAE, CVAE)",
-        lambda family, encoders: OwnExpertStrategy(encoders),
+        lambda family, encoders: OwnExpertStrategy(tuple(encoders)),
         stands_alone,
         posterior=without_sets,
     ),
     "joint": Fusion(
         "a joint encoder, and one for each modality (JMVAE: Suzuki et al. 2016, arXiv 1611.01891)",
-        lambda family, encoders: OwnExpertStrategy(encoders),
+        lambda family, encoders: OwnExpertStrategy(tuple(encoders)),
         stands_alone,
         posterior=without_sets,
         joint_encoder=True,
     ),
     "jnf": Fusion(
         "a joint encoder, and a normalizing flow for each modality (JNF: Senellart et al. 2023, arXiv 2305.11832)",
-        lambda family, encoders: JointFlowsStrategy(encoders),
+        lambda family, encoders: JointFlowsStrategy(tuple(encoders)),
         lambda family: family.is_gaussian,
         posterior=joint_flows,
         joint_encoder=True,
@@ -260,7 +266,7 @@ def VAE(
         record = FUSIONS[fusion]
         own_network = f"the fusion {fusion} has its own network: give VAE the strategy, not its name"
         require(record.strategy is not None, own_network)
-        strategy = record.strategy(family, tuple(encoder), **({} if rho is None else {"rho": rho}))
+        strategy = record.strategy(family, encoder, **({} if rho is None else {"rho": rho}))
         auxiliary = family.prior(latents.sizes, True) if record.auxiliary else None
     if record and record.posterior:
         variational_posterior = record.posterior(variational_posterior, latents, encoder)

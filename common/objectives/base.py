@@ -39,7 +39,7 @@ class Bound(NamedTuple):
 
 
 class Objective(nn.Module):
-    """A model and its loss; a subclass has `bound(inputs, beta)`.
+    """A model and its loss; a subclass has `bound(inputs, beta)`, and `penalised` if the loss is not minus its mean.
 
     Args:
         model: the model to train.
@@ -56,18 +56,29 @@ class Objective(nn.Module):
         return self.loss(inputs, beta)[0]
 
     def loss(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> tuple[Tensor, Bound]:
-        """The loss, minus the bound averaged over the batch (a scalar, nats), and that bound."""
-        bound = self.bound(inputs, beta)
-        return -bound.value.mean(), bound
+        """The loss, the penalty minus the bound averaged over the batch (a scalar, nats), and that bound."""
+        surrogate, penalty, bound = self.penalised(inputs, beta)
+        return penalty - surrogate.mean(), bound
 
-    def backward(self, inputs: Mapping[str, Tensor] | Batch, beta: float, n: int) -> Bound:
-        """Add the gradient of the rows' losses, divided by n, to the parameters' gradients.
+    def penalised(
+        self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0
+    ) -> tuple[Tensor, Tensor | float, Bound]:
+        """What is maximised of each row, (B,), with its gradient; the penalty of the batch, a scalar; the bound."""
+        bound = self.bound(inputs, beta)
+        return bound.value, 0.0, bound
+
+    def backward(self, inputs: Mapping[str, Tensor] | Batch, beta: float, n: int, share: float = 1.0) -> Bound:
+        """Add the gradient of the rows' losses, divided by n, and of the penalty to the parameters' gradients.
+
+        Args:
+            n: the number of examples over all processes, each of which may have several rows.
+            share: the part of these examples that the inputs are. Their penalty counts by it.
 
         Returns:
             the bound, without gradient.
         """
-        loss, bound = self.loss(inputs, beta)
-        (loss * (len(bound.value) / n)).backward()
+        surrogate, penalty, bound = self.penalised(inputs, beta)
+        (share * penalty - surrogate.sum() / n).backward()
         return bound.detach()
 
 
@@ -85,7 +96,6 @@ class MultimodalObjective(Objective):
     """
 
     unimodal = False  # whether each modality that an example has counts alone too
-    random_subsets = False  # whether each call draws other subsets of the modalities
     learns_weights = True  # whether its gradient has that of a mixture's weights
     of_mixtures: bool | None = None  # whether the posterior has to be a mixture, or must not be one; None: any
     needs_closed_form_prior_kl = True
@@ -117,7 +127,7 @@ class MultimodalObjective(Objective):
 
     @property
     def same_operations(self) -> bool:
-        return not self.random_subsets and not self.model.variational_posterior.on_spheres
+        return not self.model.variational_posterior.on_spheres  # rejection sampling takes as many draws as it needs
 
     def observe_complete(self, inputs: Mapping[str, Tensor] | Batch) -> Batch:
         """The inputs as a batch without a mask.

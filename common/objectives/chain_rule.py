@@ -27,8 +27,6 @@ class ArElbo(MultimodalObjective):
             posterior (a joint encoder beside three modalities or more).
     """
 
-    random_subsets = True
-
     def __init__(self, model: MultimodalVAE, weights: Mapping[str, float] | None = None) -> None:
         super().__init__(model, weights)
         closed = "mixtures, energy-based posteriors and flows have no KLs in closed form: choose another objective"

@@ -33,7 +33,7 @@ class DmvaeElbo(SumOfElbos):
         # only the row of a pair can score all modalities under each single posterior
         return super().bound(replace(batch, joint_only=None), beta)
 
-    def subsets(self) -> Tensor:
+    def subsets(self) -> dict[str, Tensor]:
         return mvae_subsets(self.model.columns)
 
     def terms(self, batch: Batch) -> Terms:
@@ -64,7 +64,7 @@ class TelboElbo(SumOfElbos):
 
     unimodal = True
 
-    def subsets(self) -> Tensor:
+    def subsets(self) -> dict[str, Tensor]:
         return mvae_subsets(self.model.columns)
 
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:

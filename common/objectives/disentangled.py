@@ -60,17 +60,17 @@ class IdmvaeElbo(IwaeElbo):
         require(not classes, f"IDMVAE decodes values with gradients, and {', '.join(classes)} has classes: take iwae")
         self.contrast, self.swaps = contrast, swaps
 
-    def loss(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> tuple[Tensor, Bound]:
+    def penalised(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> tuple[Tensor, Tensor, Bound]:
         batch = self.model.observe(inputs)
         params, z, _ = self.sample(batch)
         surrogate, found = self.surrogate(self.decode(self.model, batch), params, z, beta)
         z = z[:, 0]  # (M, B, D)
         present = torch.ones(z.shape[:2], dtype=torch.bool, device=z.device) if batch.mask is None else batch.mask.T
         contrast = info_nce(z[..., : self.model.n_shared], present)
-        return self.contrast * contrast + self.swaps * self.lost(z, present) - surrogate.mean(), found
+        return surrogate, self.contrast * contrast + self.swaps * self.lost(z, present), found
 
     def lost(self, z: Tensor, present: Tensor) -> Tensor:
-        """What the experts do not find again of swapped latents, a scalar.
+        """What the experts do not find again of swapped latents, a mean over the examples that have both: a scalar.
 
         Args:
             z: from each modality's component, (M, B, D).
@@ -84,7 +84,7 @@ class IdmvaeElbo(IwaeElbo):
         location = self.model.experts(Batch(decoded))[0]  # (M, B, D)
         for m, modality in enumerate(self.model.private):
             error = modality.part_of(location[m] - swapped[m]).square().mean(dim=-1)  # (B,)
-            total = total + torch.where(both[m], error, 0).mean()
+            total = total + torch.where(both[m], error, 0).sum() / both[m].sum().clamp(min=1)
         return total
 
 

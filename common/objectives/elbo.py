@@ -16,7 +16,7 @@ from common.errors import require
 from common.execution.decoder import Decoder
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Bound, MultimodalObjective
-from common.subsets import joint_subset, mvae_subsets, single_modalities
+from common.subsets import joint_subset, mvae_subsets, on_device, random_subsets
 
 
 class Terms(NamedTuple):
@@ -35,7 +35,7 @@ class Terms(NamedTuple):
 
 
 class SumOfElbos(MultimodalObjective):
-    """A sum of ELBO(S), with one sample of z each, over the subsets S that a subclass's `subsets()` gives, (T, M) bool.
+    """A sum of ELBO(S), with one sample of z each, over the subsets S of a subclass's `subsets()`, {name: (M,) bool}.
 
     An energy-based posterior has a weighted pool in place of the sample (`LocScaleEbm.elbo_samples`).
 
@@ -45,6 +45,7 @@ class SumOfElbos(MultimodalObjective):
     """
 
     of_mixtures = False
+    K, generator = 0, None  # random subsets, and what draws them
 
     def __init__(self, model: MultimodalVAE | nn.ModuleDict, weights: Mapping[str, float] | None = None) -> None:
         super().__init__(model, weights)
@@ -60,15 +61,14 @@ class SumOfElbos(MultimodalObjective):
         if terms.where is not None:
             kl = torch.where(terms.where.any(dim=-1), kl, 0)
         log_p = self.log_likelihoods(self.decode(self.model, batch), z.transpose(0, 1), terms)  # {name: (T, J, B)}
-        expected = {name: (weight.transpose(0, 1) * x).sum(dim=1).unbind() for name, x in log_p.items()}  # T times (B,)
         value, named = -beta * kl.sum(dim=0), {f"{subset}/kl": kl[t] for t, subset in enumerate(terms.names)}
-        fixed = self._names.values()
-        for name, by_term in expected.items():
+        for name, by_sample in log_p.items():
+            expected = (weight.transpose(0, 1) * by_sample).sum(dim=1)  # (T, B)
+            value = value + (self._lambdas[name] * expected).sum(dim=0)
             scores = terms.subsets[:, self.model.columns[name].slice].any(dim=1).tolist()
-            for t, subset in enumerate(terms.names):
-                if scores[t] or subset not in fixed:  # so that random subsets have the same terms in each step
-                    value = value + self.weight(name, subset) * by_term[t]
-                    named[f"{subset}/{name}"] = by_term[t]
+            for t, (subset, x) in enumerate(zip(terms.names, expected.unbind(), strict=True)):
+                if scores[t] or subset not in self._fixed:  # so that random subsets have the same terms in each step
+                    named[f"{subset}/{name}"] = x
         return Bound(value, named)
 
     def weight(self, name: str, subset: str) -> float:
@@ -85,41 +85,43 @@ class SumOfElbos(MultimodalObjective):
 
     def terms(self, batch: Batch) -> Terms:
         """The terms of a batch, without those of an example that equal another one."""
-        terms = self._new_terms() if self.random_subsets else self._same_terms
-        terms = terms._replace(given=terms.given.to(next(iter(batch.modalities.values())).device))
+        device = next(iter(batch.modalities.values())).device
+        subsets = torch.stack([*self._fixed.values()])  # (T, M)
+        asked = on_device(subsets, device)
+        if self.K:
+            drawn = random_subsets(self.model.n_columns, self.K, self.generator, device)
+            # to read what is drawn would make a GPU wait, and no CUDA graph can: all modalities are then decoded
+            read = torch.ones(drawn.shape, dtype=torch.bool) if batch.every_row else drawn.cpu()
+            subsets, asked = torch.cat([subsets, read]), torch.cat([asked, drawn])
+        asked = asked[:, None]  # (T, 1, M)
         if batch.mask is None:
-            return terms
-        given = terms.given & batch.mask  # (T, B, M)
-        several = (terms.subsets.sum(dim=1) > 1).nonzero().squeeze(1).tolist()
-        repeated = _repeated(several, terms.given, given) & ~batch.mask.all(dim=-1)
+            return Terms(self._names, subsets, asked, asked if self.K and batch.every_row else None)
+        given = asked & batch.mask  # (T, B, M)
+        several = (subsets.sum(dim=1) > 1).nonzero().squeeze(1).tolist()
+        repeated = _repeated(several, asked, given) & ~batch.mask.all(dim=-1)
         where = given & ~repeated[..., None] & self.model.scorable(batch.mask)
         if batch.joint_only is not None:
-            single = [name != "joint" and name in self._names.values() for name in terms.names]
             others = where & ~batch.joint_only[:, None]
+            single = [name in self._fixed and name != "joint" for name in self._names]
             where = torch.stack([(others if single[t] else where)[t] for t in range(len(where))])
-        return terms._replace(given=given, where=where)
-
-    def _new_terms(self) -> Terms:
-        """The terms of complete examples."""
-        subsets, names, n_random = self.subsets(), [], 0  # (T, M)
-        for subset in subsets.tolist():
-            name = self._names.get(tuple(subset))
-            if name is None or name in names:  # random subsets come last, and can equal a fixed one
-                n_random += 1
-                name = f"subset{n_random}"
-            names.append(name)
-        return Terms(names, subsets, subsets[:, None].to(next(self.model.parameters()).device), None)
+        return Terms(self._names, subsets, given, where)
 
     @cached_property
-    def _same_terms(self) -> Terms:
-        """The terms of complete examples, where none is random."""
-        return self._new_terms()
+    def _fixed(self) -> dict[str, Tensor]:
+        """The subsets that are not random, {name: (M,)}."""
+        return self.subsets()
+
+    @property
+    def _names(self) -> list[str]:
+        """The names of all T terms."""
+        return [*self._fixed, *(f"subset{i + 1}" for i in range(self.K))]
 
     @cached_property
-    def _names(self) -> dict[tuple[bool, ...], str]:
-        """The names of subsets that are not random, by their rows."""
-        named = single_modalities(self.model.columns) | {"joint": joint_subset(self.model.n_columns)[0]}
-        return {tuple(subset.tolist()): name for name, subset in named.items()}
+    def _lambdas(self) -> dict[str, Tensor]:
+        """lambda of each modality in all terms, {name: (T, 1)}."""
+        like = next(self.model.parameters())
+        by_term = {name: [self.weight(name, subset) for subset in self._names] for name in self.model.modelled}
+        return {name: like.new_tensor(weights)[:, None] for name, weights in by_term.items()}
 
 
 class StandardElbo(SumOfElbos):
@@ -128,8 +130,8 @@ class StandardElbo(SumOfElbos):
     .. math:: E_{q(z|X)} \sum_m \lambda_m \log p(x_m|z) - \beta KL(q(z|X) || p(z))
     """
 
-    def subsets(self) -> Tensor:
-        return joint_subset(self.model.n_columns)
+    def subsets(self) -> dict[str, Tensor]:
+        return {"joint": joint_subset(self.model.n_columns)[0]}
 
 
 class MvaeElbo(SumOfElbos):
@@ -144,7 +146,7 @@ class MvaeElbo(SumOfElbos):
 
     Args:
         K: number of random subsets (`--approx-m`).
-        generator: draws them.
+        generator: draws them, on the model's device.
 
     Raises:
         InputError: a negative K, or random subsets of fewer than three modalities.
@@ -163,11 +165,10 @@ class MvaeElbo(SumOfElbos):
         n = self.model.n_columns
         require(K >= 0, f"the number of random subsets (--approx-m) must not be negative, it is {K}")
         require(K == 0 or n > 2, f"random subsets need at least 3 modalities (got {n}): leave out --approx-m")
-        self.K, self.random_subsets = K, K > 0
-        self.generator = generator
+        self.K, self.generator = K, generator
 
-    def subsets(self) -> Tensor:
-        return mvae_subsets(self.model.columns, self.K, self.generator)
+    def subsets(self) -> dict[str, Tensor]:
+        return mvae_subsets(self.model.columns)
 
 
 def _repeated(several: list[int], asked: Tensor, given: Tensor) -> Tensor:

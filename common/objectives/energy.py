@@ -47,9 +47,9 @@ class EnergyIwaeElbo(ImportanceWeighted):
 
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
         """The bound of each example, (B,); the terms are means over the samples."""
-        return self.loss(inputs, beta)[1]
+        return self.penalised(inputs, beta)[2]
 
-    def loss(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> tuple[Tensor, Bound]:
+    def penalised(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> tuple[Tensor, float, Bound]:
         batch = self.model.observe(inputs)
         q = self.model.fuse(self.model.experts(batch), batch.mask)
         pool, log_q, log_ratio = q.pool((self.K,))  # (K, J, B, D), (K, J, B) each
@@ -64,7 +64,7 @@ class EnergyIwaeElbo(ImportanceWeighted):
         value = log_w.logsumexp(dim=0) - math.log(self.K)
         credit = value.detach() - self._predicted(log_w.detach())
         surrogate = bound_of(value + (credit * log_choice).sum(dim=0), {}, batch.mask).value
-        return -surrogate.mean(), bound_of(value, terms, batch.mask)
+        return surrogate, 0.0, bound_of(value, terms, batch.mask)
 
     def _predicted(self, log_w: Tensor) -> Tensor:
         """The bound with each log w replaced by the mean of the others, (K, B)."""

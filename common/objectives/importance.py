@@ -130,15 +130,15 @@ class IwaeElbo(ImportanceWeighted):
 
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
         """The bound of each example, (B,); the terms are means over the components and their samples."""
-        return self.loss(inputs, beta)[1]
+        return self.penalised(inputs, beta)[2]
 
-    def loss(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> tuple[Tensor, Bound]:
+    def penalised(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> tuple[Tensor, float, Bound]:
         batch = self.model.observe(inputs)
         params, z, _ = self.sample(batch)
         surrogate, found = self.surrogate(self.decode(self.model, batch), params, z, beta)
-        return -surrogate.mean(), found
+        return surrogate, 0.0, found
 
-    def backward(self, inputs: Mapping[str, Tensor] | Batch, beta: float, n: int) -> Bound:
+    def backward(self, inputs: Mapping[str, Tensor] | Batch, beta: float, n: int, share: float = 1.0) -> Bound:
         return weighted.backward(self, self.model.observe(inputs), beta, n)
 
     def sample(self, batch: Batch) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:

@@ -10,7 +10,7 @@ from common.data.batches import Batch
 from common.errors import require
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Bound, MultimodalObjective, bound_of
-from common.subsets import joint_subset, on_device, single_modalities
+from common.subsets import MAX_ENUMERATED, joint_subset, on_device, single_modalities
 
 
 class Coefficients(NamedTuple):
@@ -28,7 +28,11 @@ class JointAndSingles(MultimodalObjective):
     .. math:: \sum_m \lambda_m \Big[ c_{joint} E_{q(z|X)} \log p(x_m|z) + c_{singles} E_{q(z|x_m)} \log p(x_m|z) \Big]
               - c_{prior} KL(q(z|X) || p(z)) - c_{distance} \sum_m KL(q(z|X) || q(z|x_m))
 
-    A subclass gives the coefficients, by `coefficients(beta)`. An absent modality's terms are 0.
+    A subclass gives the coefficients, by `coefficients(beta)`. An absent modality's terms are 0. Each element of a set
+    counts as a modality.
+
+    Raises:
+        InputError: KLs have no closed form, or a set has more than `MAX_ENUMERATED` elements.
     """
 
     of_mixtures = False
@@ -36,15 +40,19 @@ class JointAndSingles(MultimodalObjective):
 
     def __init__(self, model: MultimodalVAE | nn.ModuleDict, weights: Mapping[str, float] | None = None) -> None:
         super().__init__(model, weights)
-        has_kl = self.model.variational_posterior.has_kl
+        has_kl, of = self.model.variational_posterior.has_kl, type(self).__name__
         lacking = "KLs in closed form, which ebm and jnf posteriors do not have: take StandardElbo or JnfElbo"
-        require(has_kl, f"{type(self).__name__} needs {lacking}")
+        require(has_kl, f"{of} needs {lacking}")
+        sizes = {name: columns.n_elements or 1 for name, columns in self.model.columns.items()}
+        large = {name: n for name, n in sizes.items() if n > MAX_ENUMERATED}
+        most = f"has terms for each element of a set, and takes at most {MAX_ENUMERATED} elements"
+        require(not large, f"{of} {most}, not {large}: take StandardElbo or MvaeElbo")
 
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
         """The objective of each example, (B,)."""
         batch, c = self.model.observe(inputs), self.coefficients(beta)
         columns = self.model.columns
-        singles = single_modalities(columns)  # a set counts by its elements, if they are few
+        singles = single_modalities(columns)
         subsets = torch.stack([joint_subset(self.model.n_columns)[0], *singles.values()])  # (1 + S, M)
         given = on_device(subsets, self.model.device)[:, None]  # (1 + S, 1, M)
         given = given if batch.mask is None else given & batch.mask
@@ -150,7 +158,7 @@ class MvtcaeElbo(JointAndSingles):
 
     NeurIPS 2021, "Multi-View Representation Learning via Total Correlation Objective"; q(z|x_S) is the product of the
     experts without the prior. With alpha = 0 it is the joint ELBO; otherwise it bounds no log p(X). M counts all
-    modalities, absent ones too; a large set of elements counts once.
+    modalities, absent ones too, and the elements of sets.
 
     Args:
         alpha: weight of the conditional terms, in [0, 1] (authors' code for PolyMNIST: 5/6).
@@ -165,7 +173,7 @@ class MvtcaeElbo(JointAndSingles):
         self.alpha = alpha
 
     def coefficients(self, beta: float) -> Coefficients:
-        m = len(single_modalities(self.model.columns))
+        m = self.model.n_columns
         return Coefficients(
             joint=(m - self.alpha) / m, singles=0, prior=beta * (1 - self.alpha), distance=beta * self.alpha / m
         )
@@ -178,10 +186,10 @@ class CrmvaeElbo(JointAndSingles):
               - \frac\beta{M + 1} \Big[ KL(q(z|X) || p(z)) + \sum_m KL(q(z|X) || q(z|x_m)) \Big]
 
     (OpenReview Rn8u4MYgeNJ, with the factor 1/2 of the code in the `multivae` package.) Its weights make it no bound on
-    log p(X). M counts all modalities, absent ones too; a large set of elements counts once.
+    log p(X). M counts all modalities, absent ones too, and the elements of sets.
     """
 
     def coefficients(self, beta: float) -> Coefficients:
-        m = len(single_modalities(self.model.columns))
+        m = self.model.n_columns
         reconstruction, kl = 1 / (2 * (m + 1)), beta / (m + 1)
         return Coefficients(joint=reconstruction, singles=reconstruction, prior=kl, distance=kl)

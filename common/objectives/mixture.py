@@ -78,10 +78,10 @@ class CodeElbo(MmvaeElbo):
         require(learned, "CodeElbo needs a mixture with learned weights, the fusion code: take MmvaeElbo for others")
         self.entropy = entropy
 
-    def loss(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> tuple[Tensor, Bound]:
-        loss, found = super().loss(inputs, beta)
+    def penalised(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> tuple[Tensor, Tensor, Bound]:
+        surrogate, _, found = super().penalised(inputs, beta)
         pi = Categorical(logits=self.model.variational_strategy.logits, validate_args=False)
-        return loss - self.entropy * pi.entropy(), found
+        return surrogate, -self.entropy * pi.entropy(), found
 
 
 class MmvmElbo(MultimodalObjective):

@@ -129,7 +129,9 @@ def _likelihood(config: SimpleNamespace) -> nn.Module:
     if config.likelihood == "bernoulli":
         return BernoulliLikelihood()
     scale = config.likelihood_scale or OLD_SCALE
-    return {"laplace": LaplaceLikelihood, "normal": SphericalGaussianLikelihood}[config.likelihood](scale)
+    likelihood = {"laplace": LaplaceLikelihood, "normal": SphericalGaussianLikelihood}[config.likelihood](scale)
+    likelihood.takes_bytes = True  # a vector of pixels
+    return likelihood
 
 
 class Values(nn.Module):

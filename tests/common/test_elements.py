@@ -13,10 +13,13 @@ from common.likelihoods import BernoulliLikelihood, GroupedLikelihood
 from common.models import MVAE, VAE
 from common.objectives import (
     ArElbo,
+    CodeElbo,
+    CrmvaeElbo,
     DregIwaeElbo,
     IwaeElbo,
     MmvaeElbo,
     MvaeElbo,
+    MvtcaeElbo,
 )
 
 N, D, SIZE, HIDDEN = 5, 3, 2, 8
@@ -34,9 +37,9 @@ class OneOf(nn.Module):
         return self.shared.rest(self.shared.first(x) * self.shared.scale[self.i] + self.shared.shift[self.i])
 
 
-def networks():
-    encoder = SharedNetwork(N, nn.Linear(SIZE, HIDDEN), nn.Sequential(nn.SiLU(), SplitLinearLayer(HIDDEN, (D, D))))
-    decoder = SharedNetwork(N, nn.Linear(D, HIDDEN), nn.Sequential(nn.SiLU(), nn.Linear(HIDDEN, SIZE)))
+def networks(n=N):
+    encoder = SharedNetwork(n, nn.Linear(SIZE, HIDDEN), nn.Sequential(nn.SiLU(), SplitLinearLayer(HIDDEN, (D, D))))
+    decoder = SharedNetwork(n, nn.Linear(D, HIDDEN), nn.Sequential(nn.SiLU(), nn.Linear(HIDDEN, SIZE)))
     return encoder.double(), decoder.double()
 
 
@@ -71,6 +74,9 @@ def example(n=4, missing=True):
         ("poe", lambda model: IwaeElbo(model, K=3)),
         ("moe", MmvaeElbo),
         ("moe", lambda model: DregIwaeElbo(model, K=3, looser=True)),
+        ("code", CodeElbo),
+        ("product", MvtcaeElbo),
+        ("product", CrmvaeElbo),
     ],
 )
 def test_bounds_and_gradients_are_those_of_the_list_layout(fusion, objective, missing):
@@ -91,6 +97,15 @@ def test_bounds_and_gradients_are_those_of_the_list_layout(fusion, objective, mi
     assert results[0][1].abs().sum() > 0
 
 
+@pytest.mark.parametrize(
+    ("fusion", "objective"), [("product", MvtcaeElbo), ("product", CrmvaeElbo), ("code", CodeElbo)]
+)
+def test_what_has_terms_or_weights_by_element_refuses_large_sets(fusion, objective):
+    encoder, decoder = networks(11)
+    with pytest.raises(InputError, match=r"at most 10 (elements, not {'x': 11}|modalities \(got 11\)): take "):
+        objective(VAE(fusion, {"x": encoder}, {"x": decoder}, GroupedLikelihood(x=BernoulliLikelihood()), D).double())
+
+
 def test_the_probability_of_no_element_is_1():
     vectorised, _ = both()
     x = example()  # the third example has no element
@@ -101,7 +116,7 @@ def test_the_probability_of_no_element_is_1():
 def test_the_terms_of_a_set():
     vectorised, _ = both()
     goal = MvaeElbo(vectorised, K=2)
-    assert goal.subsets().shape == (N + 3, N)
+    assert len(goal.subsets()) == N + 1
     terms = goal.bound({"x": example()}).terms
     assert {"joint/x", "joint/kl", "x[0]/x", "x[4]/kl", "subset1/x", "subset2/kl"} <= set(terms)
 
@@ -144,7 +159,7 @@ def test_a_set_beside_a_plain_modality():
     assert model.columns == {"y": Columns(0), "x": Columns(1, N)}
     x, y = example(), torch.rand(4, 1, dtype=torch.float64)
     goal = MvaeElbo(model, K=1)
-    assert goal.subsets().sum(dim=1).tolist()[: N + 2] == [1] * (N + 1) + [N + 1]
+    assert [int(subset.sum()) for subset in goal.subsets().values()] == [1] * (N + 1) + [N + 1]
     assert {"y/y", "x[0]/x", "joint/x", "joint/y", "subset1/x"} <= set(goal.bound({"x": x, "y": y}).terms)
     alone = model.posterior({"x": x, "y": y}, given=("x",))
     torch.testing.assert_close(alone.mean, model.posterior({"x": x}).mean)

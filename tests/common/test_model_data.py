@@ -1,16 +1,30 @@
 """The checks of data before a training: rows that are paired, and sets of like elements."""
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from common.data import Examples, mapped_rows
 from common.data.batches import columns_of
+from common.encoders_decoders import SplitLinearLayer
 from common.errors import InputError
+from common.likelihoods import (
+    BernoulliLikelihood,
+    FunctionLikelihood,
+    GroupedLikelihood,
+    LaplaceLikelihood,
+    NegativeBinomialLikelihood,
+    NormalLikelihood,
+    SphericalGaussianLikelihood,
+)
 from common.model_data import check_present, modelled
+from common.models import MVAE
 from mnist.model import build
+from multivae_api.config import OneHotLikelihood
 from reports import metrics
 
 MODEL = SimpleNamespace(
@@ -63,6 +77,37 @@ def test_shapes_and_types_that_do_not_fit_are_named():
         for check in (lambda: modelled(None, data, model), lambda: metrics.evaluate_examples(model, data, [], 5)):  # noqa: B023
             with pytest.raises(InputError, match=message):
                 check()
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "are_pixels"),
+    [
+        (BernoulliLikelihood(), True),
+        (LaplaceLikelihood(event_dims=3), True),
+        (NormalLikelihood(3), True),
+        (LaplaceLikelihood(), False),
+        (SphericalGaussianLikelihood(), False),
+        (NormalLikelihood(), False),
+        (NegativeBinomialLikelihood(), False),
+        (FunctionLikelihood(lambda output, x: x * output - output.exp() - (x + 1).lgamma()), False),
+        (OneHotLikelihood(), False),
+    ],
+)
+def test_bytes_are_pixels_only_for_likelihoods_of_pixels(likelihood, are_pixels):
+    shape = (2, 3, 4)[-likelihood.event_dims :]
+    encoder = nn.Sequential(nn.Flatten(), SplitLinearLayer(math.prod(shape), (2, 2)))
+    n_outputs = 2 if isinstance(likelihood, NormalLikelihood | NegativeBinomialLikelihood) else 1
+    decoder = nn.Sequential(
+        nn.Linear(2, n_outputs * math.prod(shape)), nn.Unflatten(1, (n_outputs * shape[0], *shape[1:]))
+    )
+    model = MVAE({"x": encoder}, {"x": decoder}, GroupedLikelihood(x=likelihood), 2)
+    data = Examples({"x": torch.ones(5, *shape, dtype=torch.uint8)})
+    if are_pixels:
+        assert modelled(None, data, model)[:].modalities["x"].unique().tolist() == pytest.approx([1 / 255])
+    else:
+        with pytest.raises(InputError, match=r"x is torch.uint8, .*: convert it with .to\(torch.float32\)"):
+            modelled(None, data, model)
+        assert modelled(None, Examples({"x": data.modalities["x"].float()}), model)[:].modalities["x"].max() == 1
 
 
 def test_a_mask_of_another_shape_or_without_a_modality_is_refused():

@@ -101,9 +101,9 @@ def test_dependent_experts_by_full_matrices(rho):
 def test_rho_reaches_the_experts_of_code_alone():
     for rho, expected in ((None, 0.4), (0.7, 0.7)):
         options = {} if rho is None else {"rho": rho}
-        assert FUSIONS["code"].strategy(FAMILIES["gaussian"], "ab", **options).product.rho == expected
+        assert FUSIONS["code"].strategy(FAMILIES["gaussian"], dict.fromkeys("ab"), **options).product.rho == expected
     for rho in (-0.1, 0.9):
         with pytest.raises(InputError, match=f"must lie between 0 and 0.8, it is {rho}"):
-            FUSIONS["code"].strategy(FAMILIES["gaussian"], "ab", rho=rho)
+            FUSIONS["code"].strategy(FAMILIES["gaussian"], dict.fromkeys("ab"), rho=rho)
     with pytest.raises(InputError, match="rho is the correlation of the experts of the fusion code: leave it out"):
         VAE("poe", {"a": nn.Identity()}, {}, nn.ModuleDict(), latent_dim=1, rho=0.4)

@@ -78,7 +78,7 @@ def components(fusion, weights, scales, inputs, pattern):
 STANDARD_PRIOR = [
     name
     for name, fusion in FUSIONS.items()
-    if fusion.strategy and fusion.strategy(FAMILIES["gaussian"], ("a", "b", "a,b")).needs_standard_prior
+    if fusion.strategy and fusion.strategy(FAMILIES["gaussian"], dict.fromkeys(("a", "b", "a,b"))).needs_standard_prior
 ]
 
 

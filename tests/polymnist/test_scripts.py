@@ -6,21 +6,19 @@ import pytest
 import torch
 from torch.distributions import Laplace
 
-from common.data import Batch, Examples
-from common.execution import decoder
+from common.data import Examples
 from polymnist import analyse, sample, train
 from polymnist.model import build
 from polymnist.options import MODELS
-from tests.helpers.captured import NoConstants
 from tests.helpers.mixtures import assert_samples_a_mixture
 from tests.helpers.scripts import call
 from training import objective_of
 
 
-def small_objective(model, device="cpu"):
+def small_objective(model):
     private = {"n_private": 3} if MODELS[model].private else {}
     config = train.Config(model=model, n_latents=4, n_modalities=3, **private)
-    return objective_of(config, build(config).to(device))
+    return objective_of(config, build(config))
 
 
 def test_networks_and_settings_are_those_of_mopoes_code():
@@ -35,21 +33,6 @@ def test_networks_and_settings_are_those_of_mopoes_code():
     assert list(p) == ["m0", "m1", "m2", "m3", "m4"]
     for q in p.values():
         assert isinstance(q.base_dist, Laplace) and (q.base_dist.scale == 0.75).all() and q.mean.shape == (2, 3, 28, 28)
-
-
-@pytest.mark.parametrize("device", [pytest.param("cpu", marks=pytest.mark.slow), "meta"])
-@pytest.mark.parametrize("model", MODELS)
-def test_a_step_that_is_captured_looks_at_no_value_and_copies_none(model, device, monkeypatch):
-    """A CUDA graph cannot wait for values; tensors of the device "meta" have none."""
-    monkeypatch.setitem(decoder.DECODED_AT_ONCE, "meta", 500)
-    objective = small_objective(model, device)
-    assert objective.same_operations
-    images = {name: torch.rand(3, 3, 28, 28, device=device) for name in ("m0", "m1", "m2")}
-    some = torch.tensor([[True, True, True], [True, False, True], [True, False, False]])
-    for mask in (None, some) if MODELS[model].unpaired else (None,):
-        batch = Batch(images, None if mask is None else mask.to(device), every_row=True, observed={})
-        with NoConstants():
-            objective.backward(batch, 0.5, 3)
 
 
 @pytest.mark.parametrize("model", ["jnf", "dmvae", "cmvae"])

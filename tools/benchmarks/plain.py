@@ -116,8 +116,8 @@ def faces_loss(plain: MVAE, x: dict[str, Tensor], beta: float, k: int = 0, score
         scores_all: score all modalities in each term, as the authors do for vision; the loss then differs from ours.
     """
     m, lambda_ = len(x), dict.fromkeys(x, 1.0)
-    loss = 0
-    for subset in torch.cat([torch.eye(m).bool(), torch.ones(1, m).bool(), random_subsets(m, k)]).tolist():
+    loss, subsets = 0, [torch.eye(m).bool(), torch.ones(1, m).bool()]
+    for subset in torch.cat([*subsets, *([random_subsets(m, k)] if k else [])]).tolist():
         given = {name: x[name] for name, is_given in zip(x, subset, strict=True) if is_given}
         scored = {name: value.float() for name, value in (x if scores_all else given).items()}
         loss = loss - elbo(*plain(given), scored, beta, lambda_).mean()

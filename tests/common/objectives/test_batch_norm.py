@@ -26,7 +26,7 @@ def noise_of(objective, batch, seed):
     if isinstance(objective, MmvaeElbo):
         z = model.fuse(model.experts(batch), batch.mask).component_distribution.rsample().movedim(1, 0)
     else:
-        given = objective.subsets()[:, None]
+        given = torch.stack([*objective.subsets().values()])[:, None]
         z = model.fuse(model.experts(batch), given if batch.mask is None else given & batch.mask).rsample()
     torch.manual_seed(seed)
     return z.detach()

@@ -96,7 +96,7 @@ def test_random_subsets_count_once_in_an_example_that_lacks_a_modality(data):
     patterns = [data.draw(st.sampled_from(everything)), names]
     lambdas, two = dict.fromkeys(names, 0.7), draw(weights, scales, 2)
     with exact_noise(D, 2), torch.no_grad(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("common.subsets.random_subsets", lambda *args: mask_of(drawn, names))
+        patch.setattr("common.objectives.elbo.random_subsets", lambda *args: mask_of(drawn, names))
         mask = mask_of(patterns, names).repeat(n_rows(D), 1)
         batch = Batch({name: x.repeat(n_rows(D), 1) for name, x in two.items()}, mask)
         found = MvaeElbo(model, len(drawn), lambdas).bound(batch, 0.3).value.view(-1, 2).mean(dim=0)

@@ -6,16 +6,19 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.distributions import Categorical
+from torch.distributions import Categorical, Independent, Normal, kl_divergence
 
+from common.data import Batch, Examples
+from common.data.splits import unpair
 from common.errors import InputError
 from common.likelihoods import CategoricalLikelihood
 from common.models.objectives import make_objective
-from common.objectives import CodeElbo, DregIwaeElbo, IdmvaeElbo, MmvaeElbo, MmvmElbo, StlElbo
+from common.objectives import CodeElbo, DregIwaeElbo, IdmvaeElbo, IwaeElbo, MmvaeElbo, MmvmElbo, StlElbo
 from common.objectives.disentangled import TEMPERATURE, info_nce
 from tests.golden.test_objectives import inputs_of, model_of
 from tests.helpers.fusions import with_fusion
 from tests.helpers.linear_gaussian import draw
+from training.steps import Step
 
 OPTIONS = SimpleNamespace(K=1, looser=True, dreg=None, approx_m=0, alpha=0.2)
 
@@ -79,6 +82,65 @@ def test_mmvm_to_the_mixture_by_other_samples_and_below_the_pairs(alpha):
     torch.testing.assert_close(terms["mixture/kl"][:1], by_pairs.bound(inputs).terms["mixture/kl"])
 
 
+@pytest.mark.parametrize(
+    ("fusion", "objective", "plain"), [("code", CodeElbo, MmvaeElbo), ("mmvae+", IdmvaeElbo, IwaeElbo)]
+)
+def test_a_penalty_counts_once_for_a_batch_whatever_its_rows_and_by_the_share_of_its_process(fusion, objective, plain):
+    model = model_of(fusion, "gaussian")
+    inputs = inputs_of(model, complete=True)
+    batch = Batch(inputs)
+    doubled = Batch({name: x.repeat(2, 1) for name, x in inputs.items()})  # two rows for each of 6 examples
+    doubled.mask = torch.ones(12, model.n_columns, dtype=torch.bool)
+    doubled.mask[6:] = False
+
+    def gradient(objective, batch, share):
+        model.zero_grad()
+        torch.manual_seed(0)
+        objective.backward(batch, 1.0, 6, share)
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    objective, plain = objective(model), plain(model)
+    of_penalty = gradient(objective, batch, 1.0) - gradient(plain, batch, 1.0)
+    assert of_penalty.norm() > 1
+    torch.testing.assert_close(gradient(objective, batch, 0.25) - gradient(plain, batch, 0.25), of_penalty / 4)
+    if fusion == "code":  # without draws of its own
+        torch.testing.assert_close(gradient(objective, doubled, 1.0) - gradient(plain, doubled, 1.0), of_penalty)
+
+
+def test_a_step_counts_a_penalty_once_for_examples_of_several_rows():
+    """Of celeba --model code --paired-fraction 0.1: an example is a row for each modality, and a pair."""
+    model = model_of("code", "gaussian")
+    inputs = inputs_of(model, complete=True)
+    examples = unpair(Examples(inputs, incomplete=()), 0.5, seed=0, unimodal=False)
+    logits, steps = model.variational_strategy.logits, []
+    logits.data = torch.linspace(-1, 1, len(logits), dtype=torch.float64)
+    for entropy in (0.0, 1.0):
+        torch.manual_seed(0)
+        Step(CodeElbo(model, entropy=entropy), torch.optim.Adam(model.parameters(), lr=0.0, fused=True))(
+            examples, torch.arange(6), 6, 1.0
+        )
+        steps.append(logits.grad.clone())
+    (expected,) = torch.autograd.grad(-Categorical(logits=logits).entropy(), logits)
+    torch.testing.assert_close(steps[1] - steps[0], expected)
+
+
+def test_mmvms_kls_are_means_over_the_modalities_that_an_example_has():
+    """By torch's KLs of Gaussians; examples have one, two or three modalities."""
+    model = model_of("moe", "gaussian")
+    inputs = inputs_of(model, complete=True)
+    mask = torch.tensor([[True] * 3, [True, False, True], [False, True, False]] * 2)
+    terms = MmvmElbo(model, 0.2).bound(Batch(inputs, mask)).terms
+    experts = [model.posterior({name: inputs[name]}).components for name in model.modalities]
+    q = [Independent(Normal(e.mean[:, 0], e.logvar[:, 0].div(2).exp()), 1) for e in experts]
+    mean, logvar = model.prior.params
+    prior = Independent(Normal(mean.expand_as(q[0].mean), logvar.div(2).exp()), 1)
+    for i, row in enumerate(mask.tolist()):
+        seen = [m for m, there in enumerate(row) if there]
+        between = sum(kl_divergence(q[m], q[n])[i] for m in seen for n in seen) / len(seen)
+        torch.testing.assert_close(terms["mixture/kl between"][i], between)
+        torch.testing.assert_close(terms["mixture/kl"][i], sum(kl_divergence(q[m], prior)[i] for m in seen))
+
+
 def test_mmvm_refuses_what_it_has_no_meaning_for():
     with pytest.raises(InputError, match="alpha must lie between 0 and 1, it is 1.5"):
         MmvmElbo(model_of("moe", "gaussian"), alpha=1.5)
@@ -136,7 +198,7 @@ def test_swapped_latents_are_missed_by_their_squares():
     torch.testing.assert_close(objective.lost(z, everything), expected)
     only_two = everything.clone()
     only_two[:, 2:] = False  # of the pairs (0, 3), (1, 0), (2, 1), (3, 2) one is left
-    expected = sum(x.part_of(swapped[m, 1]).square().sum() / (n * d) for m, x in enumerate(model.private))
+    expected = sum(x.part_of(swapped[m, 1]).square().sum() / d for m, x in enumerate(model.private))
     torch.testing.assert_close(objective.lost(z, only_two), expected)
 
 
@@ -156,6 +218,16 @@ def test_what_is_decoded_of_swapped_latents_is_found_again():
     missed = sum(z[m, :, 1 : model.n_shared].square().sum() for m in (0, 1))
     d = model.n_shared + len(model.private[0].private_latents)
     torch.testing.assert_close(IdmvaeElbo(model).lost(z, present), missed / (4 * d))
+
+
+def test_swapped_latents_are_found_again_as_they_are():
+    """Their own gradient is stopped: it would draw them to what is found."""
+    objective = IdmvaeElbo(model_of("mmvae+", "gaussian"))
+    z = torch.randn(3, 4, objective.model.latent_dim, dtype=torch.float64, requires_grad=True)
+    lost = objective.lost(z, torch.ones(3, 4, dtype=torch.bool))
+    encoder = next(objective.model.encoder.parameters())
+    of_z, of_encoder = torch.autograd.grad(lost, [z, encoder], allow_unused=True)
+    assert of_z is None and of_encoder.abs().sum() > 0
 
 
 def test_idmvae_refuses_classes_and_other_posteriors():
