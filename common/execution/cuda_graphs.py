@@ -40,6 +40,7 @@ class CapturedStep(Generic[Result]):
 
         Raises:
             InputError: the step cannot be captured.
+            OutOfMemoryError: nor run, in the GPU's memory.
         """
         self.beta.fill_(beta)
         self.n_steps[n] += 1
@@ -66,7 +67,12 @@ class CapturedStep(Generic[Result]):
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 result = self.step(examples, index, len(index), self.beta)
         except RuntimeError as error:
-            cause = str(error).splitlines()[0]
+            first = error
+            while first.__context__ is not None:  # to end a broken capture raises another error
+                first = first.__context__
+            if isinstance(first, torch.OutOfMemoryError):
+                raise first from None
+            cause = str(first).splitlines()[0]
             raise InputError(
                 f"the training step cannot be captured as a CUDA graph ({cause}): if a network's operations "
                 "change from batch to batch, set `same_operations = False` in its objective's class"
