@@ -1,10 +1,11 @@
-"""What only a GPU shows; skipped without one. objectives/test_elbo.py tests captured arithmetic on the CPU."""
+"""What only a GPU shows; skipped without one. test_captured_steps.py watches captured steps on the CPU."""
 
 import json
 
 import pytest
 import torch
 
+import celeba19.train
 import cub.train
 import fashionmnist.train
 import mnist.loglike
@@ -63,6 +64,7 @@ CASES = [  # a train.py, its options, and the relative difference that rounding 
     *((fashionmnist.train, SMALL | {"cuda": True, "precision": x}, 1e-2) for x in ("fp32", "bf16")),
     # dropout of cuDNN's recurrent networks has noise of its own
     (multimnist.train, SMALL | {"cuda": True, "epochs": 3}, 0.05),
+    (celeba19.train, SMALL | {"cuda": True, "epochs": 3}, 2e-3),
     (mnist_svhn.train, FEW | {"obj": "dreg", "K": 3}, 2e-3),
     (mnist_svhn.train, FEW | {"obj": "iwae", "K": 3, "looser": False}, 2e-3),
     (mnist_svhn.train, FEW | {"obj": "elbo"}, 2e-3),
