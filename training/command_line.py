@@ -17,7 +17,7 @@ import tyro
 
 from common.errors import InputError, brief, flag, flags, option, require
 from common.execution import processes
-from training.options import RunConfig, default_of, resumed, underived
+from training.options import RunConfig, changed_by, default_of, resumed
 
 LARGEST = 2**32  # whole numbers must be smaller: so is every seed, and every size that memory holds
 MEMORY_RAN_OUT = ("can't allocate memory", "not enough memory", "out of memory", "calculation overflowed")
@@ -174,6 +174,4 @@ def _print_description(description: str | None, paper: RunConfig | None, demo: R
         print(description)
     for name, named in (("settings", paper), ("demo", demo)):
         if named is not None:
-            ours, theirs = vars(underived(type(named)())), vars(underived(named))
-            changed = {key: value for key, value in theirs.items() if value != ours[key] and key != name}
-            print(f"{flag(name, theirs[name])} stands for {flags(changed) or 'the defaults'}\n")
+            print(f"{flag(name, getattr(named, name))} stands for {flags(changed_by(named)) or 'the defaults'}\n")

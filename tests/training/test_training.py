@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import shutil
@@ -7,6 +8,7 @@ import sys
 import time
 from copy import deepcopy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -61,14 +63,17 @@ def test_ctrl_c_saves_the_very_batch(tmp_path, uninterrupted, monkeypatch):
             signal.raise_signal(signal.SIGINT)
         return original(at, total)
 
-    monkeypatch.setattr(training, "annealed", annealed)
-    with pytest.raises(KeyboardInterrupt):
-        mnist_train.main(config(tmp_path))
+    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=itertools.count().__next__))
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "annealed", annealed)
+        with pytest.raises(KeyboardInterrupt):
+            mnist_train.main(config(tmp_path))
     checkpoint = load(tmp_path / LAST)
     assert (checkpoint["epoch"], checkpoint["batch"]) == (1, 4)
-    monkeypatch.undo()
     mnist_train.main(config(tmp_path, resume=True))
     assert_same_run(tmp_path, uninterrupted)
+    seconds = [json.loads(line)["seconds"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert seconds == [1, 2, 1, 1, 1], "the second epoch was trained in two parts"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "the handler is put back"
 
 
@@ -85,6 +90,15 @@ def test_the_model_is_chosen_by_the_bound_that_is_trained(tmp_path):
     line = metrics(tmp_path)[0]["valid"]
     terms = [value * (-0.25 if name.endswith("/kl") else 1) for name, value in line.items() if "/" in name]
     assert line["bound"] == pytest.approx(sum(terms), rel=1e-5)
+
+
+def test_the_loss_is_read_at_intervals_or_at_the_end_of_an_epoch_alone(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(training, "show_means", lambda bar, *_: shown.append(bar.disable))
+    for interval, expected in ((2, [False] * 3), (0, [True])):
+        mnist_train.main(config(tmp_path / str(interval), epochs=1, log_interval=interval))
+        assert shown == expected
+        shown.clear()
 
 
 def test_too_few_examples_to_hold_any_out_are_noticed(tmp_path, capsys):
