@@ -68,13 +68,13 @@ CALLS = {  # by folder, or by folder and model
         analyse.py run --demo --limit 10 --n-samples 5 --components 2 --no-umap --json analyse.json""",
     "vhe": """train.py --demo --epochs 2 --limit 60 --save-dir run
         sample.py run --demo\nsample.py run --new characters
-        classify.py run --demo --n-way 2 --episodes 2 --n-samples 1 --json classify.json
+        analyse.py run --demo --n-way 2 --episodes 2 --n-samples 1 --json analyse.json
         loglike.py run --demo --limit 4 --n-samples 2 --json loglike.json
         example_czx.py --epochs 2\nexample_hierarchical.py --epochs 2\nexample_factorial.py --epochs 2""",
 }
 # those that read files of their data alone, or are called in processes
 ELSEWHERE = {
-    *("celeba/weak_supervision.py", "cub/features.py", "mnist_svhn/make_idx.py", "multimnist/generate.py"),
+    *("celeba19/weak_supervision.py", "cub/features.py", "mnist_svhn/make_idx.py", "multimnist/generate.py"),
     "vision/setup.py",
 }
 
