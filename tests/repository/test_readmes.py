@@ -252,7 +252,7 @@ SMALLER = {  # by README and script, folder and script, script, or subcommand
     "cub/features.py": "--size 32 --epochs 1 --batch-size 4",
     "cub/analyse.py": "--n-samples 5 --components 2 --no-umap",
     "example": "--epochs 1",
-    "classify.py": "--n-way 2 --episodes 2 --n-samples 1",
+    "vhe/analyse.py": "--n-way 2 --episodes 2 --n-samples 1",
     "compare.py": "--variants hidden=8 --seeds 0 --n-test 5 --n-samples 5 --jobs 1",
     "label_expert.py": "--steps 2",
     "weak_supervision.py": "--limit 100 --fractions 0.5 --seeds 0 --classifier-steps 2 --jobs 1",
