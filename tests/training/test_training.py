@@ -15,6 +15,7 @@ import torch
 
 from common.checkpoints import BEST, LAST, load
 from common.data import Examples
+from common.data.splits import unpair
 from common.errors import InputError
 from common.likelihoods import BernoulliLikelihood
 from common.objectives import MvaeElbo, Objective, StandardElbo
@@ -25,8 +26,8 @@ from tests.helpers.data_config import data_config
 from tests.helpers.linear_gaussian import draw, linear_gaussian
 from tests.helpers.runs import assert_same_run, config, metrics
 from tests.helpers.scripts import ROOT, run_script
+from training import experiment, run
 from training import loop as training
-from training import run
 from training.loop import Meter
 from training.steps import Step
 from vhe.framework.support_sets import SupportSets
@@ -173,15 +174,18 @@ def test_a_resumed_run_may_lack_newer_options(uninterrupted, tmp_path):
     assert metrics(tmp_path)[:5] == metrics(uninterrupted) and load(tmp_path / LAST)["epoch"] == 6
 
 
-def test_weak_supervision_uses_the_unpaired(tmp_path):
+def test_weak_supervision_uses_the_unpaired(tmp_path, monkeypatch):
     """With one label in ten paired, training still sees every image, and the terms say what was scored."""
-    mnist_train.main(config(tmp_path, paired_fraction=0.1, epochs=1))
+    drawn = []
+    monkeypatch.setattr(experiment, "unpair", lambda *args: drawn.append(args[1:3]) or unpair(*args))
+    mnist_train.main(config(tmp_path, paired_fraction=0.1, epochs=1, seed=3))
+    assert drawn == [(0.1, 3)], "--seed decides which examples stay paired"
     checkpoint = load(tmp_path / LAST)
     terms = metrics(tmp_path)[0]["train"]
     assert checkpoint["epoch"] == 1
     assert terms["joint/image"] / terms["image/image"] == pytest.approx(1, rel=0.1), "as many joint terms as others"
     whole = tmp_path / "whole"
-    mnist_train.main(config(whole, epochs=1))
+    mnist_train.main(config(whole, epochs=1, seed=3))
     of_whole = metrics(whole)[0]["train"]
     assert terms["bound"] == pytest.approx(of_whole["bound"], rel=0.15), "a mean over examples"
     assert terms["joint/kl"] != of_whole["joint/kl"], "of other examples"
