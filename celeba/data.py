@@ -22,6 +22,7 @@ DRAWN_AT_ONCE = 100
 IMAGES, ARCHIVE, CACHE = "img_align_celeba", "img_align_celeba.zip", "celeba_64.npy"
 AUTHORS_IMAGES = "images"  # in MVAE's README
 ATTRIBUTES_FILE, PARTITION_FILE = "list_attr_celeba.txt", "list_eval_partition.txt"
+IMAGE_PLACES = ("", "Img/", "celeba/")
 PLACES = {ATTRIBUTES_FILE: ("Anno/", "", "celeba/"), PARTITION_FILE: ("Eval/", "", "celeba/")}
 HOST = "https://drive.usercontent.google.com/download?export=download&confirm=t&id="
 SOURCES = {  # id at the host, md5
@@ -198,7 +199,7 @@ def _difference(n: str, listed: Sequence[str], names: Sequence[str]) -> str | No
 
 def _folder(data_dir: Path) -> Path | None:
     """Return the folder of the images, None if there is none."""
-    folders = [data_dir / place for place in (IMAGES, f"Img/{IMAGES}", f"celeba/{IMAGES}", AUTHORS_IMAGES)]
+    folders = [data_dir / name for name in (*(f"{place}{IMAGES}" for place in IMAGE_PLACES), AUTHORS_IMAGES)]
     return next((inner(folder) for folder in folders if folder.is_dir()), None)
 
 
@@ -214,10 +215,12 @@ def fetch(data_dir: Path) -> None:
     """Download missing files, into torchvision's layout, and unpack the images."""
     missing = [name for name in PLACES if not any((data_dir / f"{place}{name}").is_file() for place in PLACES[name])]
     unpacked = _folder(data_dir) is not None
-    if not unpacked and not (data_dir / ARCHIVE).is_file():
+    archives = (data_dir / f"{place}{ARCHIVE}" for place in IMAGE_PLACES)
+    archive = next((path for path in archives if path.is_file()), None)
+    if not unpacked and archive is None:
         missing.append(ARCHIVE)
     for name in missing:
         file_id, md5 = SOURCES[name]
         download([HOST + file_id], data_dir / name, md5)
     if not unpacked:
-        unpack(data_dir / ARCHIVE, IMAGES)
+        unpack(archive or data_dir / ARCHIVE, IMAGES)

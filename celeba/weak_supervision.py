@@ -43,7 +43,7 @@ def mean_f1(predicted: Tensor, labels: Tensor) -> float:
 
 def main(config: Config) -> list[Result]:
     """Train all models and classifiers, see `training.weak_supervision.train_all`."""
-    return train_all(config, train.experiment, Task("attrs", 2, mean_f1, "mean F1 of attributes from the image"))
+    return train_all(config, train.experiment, Task(("attrs",), 2, mean_f1, "mean F1 of attributes from the image"))
 
 
 if __name__ == "__main__":

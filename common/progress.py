@@ -27,16 +27,17 @@ def is_first() -> bool:
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
-def progress_bar(items: Iterable[T] | None = None, **options: Any) -> tqdm:  # noqa: ANN401 (those of tqdm)
+def progress_bar(items: Iterable[T] | None = None, shown: bool = True, **options: Any) -> tqdm:  # noqa: ANN401 (those of tqdm)
     """A progress bar on the first process's standard error; a line every ten seconds if that is no terminal.
 
     Args:
         items: what to iterate over, if the bar is not updated by hand.
+        shown: False for a bar that nobody sees.
         options: those of tqdm, such as desc, unit and total.
     """
     if not sys.stderr.isatty():
         options |= {"delay": LINE_INTERVAL, "mininterval": LINE_INTERVAL, "bar_format": LINE, "leave": True}
-    return ProgressBar(items, disable=not is_first(), **options)
+    return ProgressBar(items, disable=not (shown and is_first()), **options)
 
 
 @cache

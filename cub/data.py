@@ -19,7 +19,7 @@ from cub import demo as drawn
 from cub.captions import Vocabulary, tokenizer, words
 from cub.demo import CAPTIONS
 from cub.feature_files import load_features, md5_of_lines
-from cub.layouts import find_birds
+from cub.layouts import find_birds, unpack_birds
 
 IMAGES = image_caches.Kind(squashed=True)  # the authors' Resize([64, 64])
 
@@ -97,6 +97,8 @@ def load(
     """
     if config.demo:
         return _drawn(split, source, config.limit, vocabulary)
+    if config.download:
+        unpack_birds(config.data_dir)
     birds, cache_dir = find_birds(config.data_dir, config.images_dir), config.cache_dir or config.data_dir
     names, captions = birds.names[split], birds.captions[split]
     path = cache_dir / f"cub_{split}_64_{md5_of_lines(names)[:8]}.npy"

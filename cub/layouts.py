@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.data.files import inner, read_text
+from common.data.files import inner, read_text, unpack
 from common.errors import require
 from common.progress import print_once
 from cub.demo import CAPTIONS
@@ -66,6 +66,12 @@ def find_birds(data_dir: Path, images_dir: Path | None = None) -> BirdFiles:
     for split in CLASSES:
         require(len(files.names[split]) > 0, f"{files.folder} has no image with captions of a {split} class: {HOW}")
     return files
+
+
+def unpack_birds(data_dir: Path) -> None:
+    """Unpack the authors' archive into the data-dir's folder cub/ if it lies there, unless the folder exists."""
+    if (data_dir / ARCHIVE).is_file():
+        unpack(data_dir / ARCHIVE, "cub")
 
 
 def _find_authors(root: Path) -> BirdFiles:

@@ -14,8 +14,6 @@ A batch: image (B, 3, 64, 64) float in [0, 1] or feature (B, 2048) float, and ca
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import tyro
-
 from common.errors import require
 from common.model_data import modelled
 from common.models.choices import Model
@@ -39,7 +37,6 @@ class Config(TrainingBirdOptions, MmvaeOptions, RunConfig):
     """images, also cubIS: photographs and captions;
     features, also cubISft: ResNet-101's features of photographs, and captions;
     image, feature, caption: a VAE of this modality alone"""
-    settings: tyro.conf.Suppress[str] = "recommended"  # the defaults are the authors'
     fusion: fusion_option(FUSIONS) = "moe"
     posterior: posterior_option(
         POSTERIORS,
@@ -60,7 +57,7 @@ class Config(TrainingBirdOptions, MmvaeOptions, RunConfig):
     0 stands for the ratio of the dimensions, 32 / 12288 or 32 / 2048.
     None: 0, with --model features 0.002, as in the authors' runs"""
     num_hidden_layers: Literal[1] = 1
-    """a flag of the authors' code, whose networks of birds do not depend on it"""
+    """the authors' code takes any number, but its networks of birds do not depend on it: leave it at 1"""
     n_latents: Annotated[int | None, LATENT_NAMES] = None
     """dimensions of z, of its shared part beside private latents.
     None: 128, with features 64, as in the authors' runs"""
@@ -110,6 +107,7 @@ class Config(TrainingBirdOptions, MmvaeOptions, RunConfig):
         require(not self.vocab or self.pre_trained, "--vocab needs --pre-trained with the authors' model: add it")
 
 
+PAPER = Config(settings="paper")
 DEMO = Config(demo=True, model="features", epochs=5, batch_size=16, limit=600, K=1)
 
 
@@ -135,4 +133,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    run_from_command_line(main, Config, __doc__, demo=DEMO)
+    run_from_command_line(main, Config, __doc__, paper=PAPER, demo=DEMO)

@@ -30,6 +30,7 @@ class Config(ObjectiveOptions, RunConfig):
     model: model_option(MODELS) = "mvae"
     obj: objective_option({choices.MODELS[model].fusion for model in MODELS}) = None
     posterior: tyro.conf.Suppress[str] = "gaussian"
+    settings: tyro.conf.Suppress[str] = "recommended"  # no paper has any
     n_latents: LatentsOption = 32
     batch_size: int = 50
     epochs: int = 40

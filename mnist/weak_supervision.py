@@ -48,7 +48,7 @@ DEMO = Config(demo=True, epochs=150, annealing_epochs=20, fractions=(0.05, 0.2, 
 
 def main(config: Config, experiment: Callable[[], Experiment] = train.experiment) -> list[Result]:
     """Train all models and classifiers, see `training.weak_supervision.train_all`."""
-    return train_all(config, experiment, Task("text", N_CLASSES))
+    return train_all(config, experiment, Task(("text",), N_CLASSES))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from common.io import AGAIN, DOWNLOAD_AGAIN, load_tensors, write_atomically
 from common.progress import print_once
 from mnist.data import digits
 from mnist_svhn import mat_files
-from mnist_svhn.options import TrainingPairOptions
+from mnist_svhn.options import MATCHINGS, TrainingPairOptions
 from mnist_svhn.street import CLEAN, street_digits
 
 N_CLASSES = 10
@@ -29,6 +29,7 @@ KNOWN = {  # md5
     ("SVHN", "train_32x32.mat"): "e26dedcc434d2e4c54c9b2d4a06d8373",
     ("SVHN", "test_32x32.mat"): "eb5a983be6a315427106f1b164d9cef3",
 }
+MAX_MATCHINGS = 1000  # in a file
 MAX_SVHN = 100_000  # images of a split; the training split has 73,257
 MODALITIES = ("mnist", "svhn")
 PARTS = ("train", "test", "valid")  # each with its own seed for pairing
@@ -46,7 +47,7 @@ class PairConfig(DataConfig, Protocol):
     svhn: Literal["real", "synthetic"]
     max_per_class: int
     pair_seed: int
-    matchings: int
+    matchings: int | None
     valid: int | None
 
     def check_options(self) -> None: ...
@@ -78,7 +79,7 @@ def load_train(config: PairConfig) -> tuple[Examples, Examples | None]:
     """
     train, held_out = _hold_out(_images("train", config), config.valid)
     kept = None if config.demo else _saved_pairs(config, [len(labels) for _, labels in train], len(held_out[0][1]))
-    train = _paired(train, config, "train", config.matchings, kept).take(slice(config.limit))
+    train = _paired(train, config, "train", config.matchings or MATCHINGS, kept).take(slice(config.limit))
     return train, _paired(held_out, config, "valid").take(slice(config.limit)) if len(held_out[0][1]) else None
 
 
@@ -120,8 +121,9 @@ def _saved_pairs(config: PairConfig, n: list[int], valid: int) -> Tensor | None:
     """
     path = config.data_dir / IDX
     if path.exists():
-        expected = {"train": Expected("<i8", (2, range(1, config.matchings * min(n) + 1)))}
-        (pairs,) = arrays.load(path, _about(config, valid), expected, MAKE_AGAIN)
+        about = {option: value for option, value in _about(config, valid).items() if value is not None}
+        expected = {"train": Expected("<i8", (2, range(1, (config.matchings or MAX_MATCHINGS) * min(n) + 1)))}
+        (pairs,) = arrays.load(path, about, expected, MAKE_AGAIN)
         return pairs
     paths = [config.data_dir / AUTHORS_IDX.format(split="train", name=name) for name in MODALITIES]
     if config.svhn != "real" or not any(path.exists() for path in paths):

@@ -18,12 +18,14 @@ import tyro
 from common.errors import require
 from common.io import locked
 from mnist_svhn.data import save_pairs
-from mnist_svhn.options import TrainingPairOptions
+from mnist_svhn.options import MATCHINGS, TrainingPairOptions
 from training import run_from_command_line
 
 
 @dataclass
 class Config(TrainingPairOptions):
+    matchings: int = MATCHINGS
+    """number of partners of each training image, all of its class, as in the authors' code; their README says 20"""
     data_dir: Path = Path("data")
     """folder of MNIST and SVHN in their original formats"""
     download: bool = False

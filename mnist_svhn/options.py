@@ -6,6 +6,7 @@ from typing import Literal
 from common.errors import require_positive, require_seed
 from common.models import choices
 
+MATCHINGS = 30  # as in the authors' code; their README says 20
 PAPER_MODELS = {  # MMVAE's paper trains them by DReG, with Laplace experts and a learned prior
     "mmvae": choices.MODELS["mmvae"]._replace(obj="dreg", posterior="laplace"),
     "mnist": choices.MODELS["vae"]._replace(obj="dreg", posterior="laplace"),
@@ -46,8 +47,9 @@ class PairOptions:
 class TrainingPairOptions(PairOptions):
     """`PairOptions`, and how often the training images are paired."""
 
-    matchings: int = 30
-    """number of partners of each training image, all of its class, as in the authors' code; their README says 20"""
+    matchings: int | None = None
+    """number of partners of each training image, all of its class.
+    None: that of make_idx.py's file in the data-dir, without one 30, as in the authors' code"""
 
     def check_options(self) -> None:
         """Raise InputError for values outside their range."""

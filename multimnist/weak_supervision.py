@@ -38,7 +38,7 @@ DEMO = Config(demo=True, epochs=14, annealing_epochs=10, batch_size=20, fraction
 
 def main(config: Config) -> list[Result]:
     """Train all models and classifiers, see `training.weak_supervision.train_all`."""
-    task = Task("text", N_CHARACTERS, score_name="accuracy of characters from the image")
+    task = Task(("text",), N_CHARACTERS, score_name="accuracy of characters from the image")
     return train_all(config, train.experiment, task)
 
 

@@ -17,12 +17,14 @@ Ctrl-C or a kill. It ends with the command that trains the best setting.
 import dataclasses
 import json
 import math
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -45,7 +47,7 @@ from common.errors import (
     require_positive,
 )
 from common.estimators import evaluate_batches, log_marginal
-from common.io import locked
+from common.io import locked, open_regular, reading
 from common.multimodal_vae import MultimodalVAE
 from common.progress import progress_bar
 from reports import tables
@@ -61,6 +63,7 @@ FOLDERS = tuple(name for name, module in EXPERIMENTS.items() if module == f"{nam
 OF_THE_SCORE = {"seed", "valid", "limit", "demo", "data_dir", "save_dir"}  # decide the validation examples
 NOT_COMPARED = NOT_OF_THE_RUN | runs.SPEED | runs.REPORTING | {"trials", "jobs", "folder"}
 BATCH_SIZE = 100
+AGAIN = "delete it; finished trainings are used again"
 
 
 @dataclass(kw_only=True)
@@ -97,6 +100,11 @@ class Plan:
     def script(self) -> ModuleType:
         """The folder's train.py."""
         return import_module(f"{self.search.folder}.train")
+
+    @property
+    def journal(self) -> Path:
+        """The file of the study."""
+        return self.config.save_dir / "study.log"
 
     @property
     def space(self) -> "dict[str, BaseDistribution]":
@@ -197,6 +205,7 @@ def main(given: Any) -> "list[optuna.trial.FrozenTrial]":  # noqa: ANN401 (see `
     n = math.prod(sizes)
     require(search.trials <= n, f"--trials {search.trials} is more than the {n} possible settings: give fewer")
     with locked(config.save_dir):
+        drop_torn_line(plan.journal)
         opened = study(plan)
         _require_same_options(opened, plan)
         first = {name: getattr(as_given, name) for name in space}
@@ -225,21 +234,34 @@ def study(plan: Plan, seed: int = 0) -> "optuna.Study":
     """Open the study in the save-dir, or begin one; `seed` is that of the proposals.
 
     Raises:
-        InputError: its file is damaged.
+        InputError: its file is damaged, or cannot be written, then or by a method of the study.
     """
     import optuna
     from optuna.storages.journal import JournalFileBackend
 
+    class Journal(JournalFileBackend):
+        def append_logs(self, logs: list[dict[str, Any]]) -> None:
+            try:
+                super().append_logs(logs)
+            except OSError as error:
+                remedy = "free disk space, and the same command goes on"
+                raise InputError(f"{plan.journal} could not be written ({error.strerror}): {remedy}") from error
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    file = plan.config.save_dir / "study.log"
-    try:
-        storage = optuna.storages.JournalStorage(JournalFileBackend(str(file)))
-        sampler = optuna.samplers.TPESampler(seed=seed)
+    journal, sampler = Journal(str(plan.journal)), optuna.samplers.TPESampler(seed=seed)
+    with reading(plan.journal, AGAIN, "a search's study"):
+        storage = optuna.storages.JournalStorage(journal)
         return optuna.create_study(
             storage=storage, sampler=sampler, study_name="search", direction="maximize", load_if_exists=True
         )
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file} is damaged: delete it; finished trainings are used again") from error
+
+
+def drop_torn_line(file: Path) -> None:
+    """Cut off a last line without its end, as a full disk or a kill leaves it: the next one would be written behind."""
+    if os.path.lexists(file):
+        with open_regular(file, AGAIN) as lines:
+            content = lines.read()
+        os.truncate(file, content.rfind(b"\n") + 1)
 
 
 def _require_same_options(opened: "optuna.Study", plan: Plan) -> None:

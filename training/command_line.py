@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import difflib
 import io
 import itertools
 import os
@@ -16,7 +17,7 @@ import tyro
 
 from common.errors import InputError, brief, flag, flags, option, require
 from common.execution import processes
-from training.options import RunConfig, default_of, resumed, underived
+from training.options import RunConfig, changed_by, default_of, resumed
 
 LARGEST = 2**32  # whole numbers must be smaller: so is every seed, and every size that memory holds
 MEMORY_RAN_OUT = ("can't allocate memory", "not enough memory", "out of memory", "calculation overflowed")
@@ -150,13 +151,21 @@ def _read(config: Any, args: Sequence[str], default: RunConfig | None = None) ->
 
 
 def _message(box: str) -> str:
-    """What tyro says between the title of its box and the next rule, in one line; the choices sorted."""
+    """What tyro says between the title of its box and the next rule, in one line; the choices sorted.
+
+    Of the similar options that it lists after the rule, the nearest to each unknown one.
+    """
     lines = [line.strip("│ ") for line in box.splitlines()[1:]]
     lines = list(itertools.dropwhile(lambda line: not line.strip("─-"), lines))  # ASCII's box has a rule there
     message = " ".join(itertools.takewhile(lambda line: line.strip("─-╰╯"), lines)).rstrip(".")
     said, _, choices = message.partition(" Expected one of ")
     names = sorted({*re.findall("'(.+?)'", choices)} - {"None"})
-    return f"{said.rstrip('.')}; there are {', '.join(names)}" if names else message
+    if names:
+        return f"{said.rstrip('.')}; there are {', '.join(names)}"
+    unknown = re.findall(r"--[\w-]+", message) if message.startswith("Unrecognized options") else ()
+    known = {*re.findall(r"--[\w-]+", box)} - {*unknown}
+    nearest = [name for option in unknown for name in difflib.get_close_matches(option, known, n=1)]
+    return f"{message} (did you mean {' and '.join(nearest)}?)" if nearest else message
 
 
 def _print_description(description: str | None, paper: RunConfig | None, demo: RunConfig | None) -> None:
@@ -165,6 +174,4 @@ def _print_description(description: str | None, paper: RunConfig | None, demo: R
         print(description)
     for name, named in (("settings", paper), ("demo", demo)):
         if named is not None:
-            ours, theirs = vars(underived(type(named)())), vars(underived(named))
-            changed = {key: value for key, value in theirs.items() if value != ours[key] and key != name}
-            print(f"{flag(name, theirs[name])} stands for {flags(changed) or 'the defaults'}\n")
+            print(f"{flag(name, getattr(named, name))} stands for {flags(changed_by(named)) or 'the defaults'}\n")

@@ -201,7 +201,8 @@ class Trainer:
         start = seen = progress.batch * config.batch_size  # examples of the epoch
         meter, n_train = Meter(progress.sums, progress.n), len(self.train)
         self.objective.train()
-        with progress_bar(total=n_train, initial=start, unit=" examples", desc=f"epoch {epoch}", leave=False) as bar:
+        shown = {"shown": config.log_interval > 0, "desc": f"epoch {epoch}", "unit": " examples", "leave": False}
+        with progress_bar(total=n_train, initial=start, **shown) as bar:
             for b, n, examples, index in self._batches(epoch):
                 step, annealing_steps = (epoch - 1) * self.n_batches + b, config.annealing_epochs * self.n_batches
                 beta = config.beta * annealed(step, annealing_steps)
@@ -213,7 +214,7 @@ class Trainer:
                 seen += n
                 bar.update(n)
                 stopping = processes.any_process(self.asked_to_stop)
-                if stopping or (b + 1) % config.log_interval == 0 or seen == n_train:
+                if stopping or (b + 1) % (config.log_interval or n_train) == 0 or seen == n_train:
                     means = meter.means(f"at epoch {epoch}, batch {b + 1} or shortly before")
                     show_means(bar, beta, means)
                 if stopping:

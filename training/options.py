@@ -20,12 +20,14 @@ from common.errors import InputError, brief, flag, option, require, require_posi
 from common.execution import devices
 from common.io import read_json
 from common.multimodal_vae import MultimodalVAE
+from common.progress import print_once
 
 NOT_TAKEN_OVER = {"save_dir", "experiment", "resume"}  # by a resumed run
 # may differ from the resumed run's options; paths are included, since a folder has many names
 NOT_OF_THE_RUN = NOT_TAKEN_OVER | {"settings", "data_dir", "cache_dir", "download", "pre_trained", "vocab"}
 OF_THIS_EXPERIMENT = "give the file of a run of this experiment"
 OTHER_FOLDER = "choose another --save-dir"
+NOT_NEGATIVE = ("annealing_epochs", "valid", "beta", "alpha", "approx_m", "log_interval")
 LATENT_NAMES = tyro.conf.arg(aliases=["--latent-dim", "--latent-dimension"])
 LatentsOption = Annotated[int, LATENT_NAMES]
 OptimizerName = Literal["adam", "amsgrad"]
@@ -111,7 +113,8 @@ class RunConfig(ComputeOptions, DataOptions):
     track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
     """also write options and metrics for these trackers, into folders of their names in the save-dir"""
     log_interval: Annotated[int, tyro.conf.arg(aliases=["--print-freq"])] = 10
-    """batches between updates of the progress bar and checks that the loss is finite"""
+    """batches between updates of the progress bar and checks that the loss is finite.
+    0: no bar, and a check at the end of an epoch"""
 
     def __post_init__(self) -> None:
         """Fill in what the other options imply; an experiment's Config fills in its own before."""
@@ -138,12 +141,12 @@ class RunConfig(ComputeOptions, DataOptions):
             self.n_latents < 10**6,
             f"--n-latents {self.n_latents} is more than any memory holds: give less than 1,000,000",
         )
-        positive = ("epochs", "batch_size", "n_latents", "log_interval", "limit", "patience", "lr")
+        positive = ("epochs", "batch_size", "n_latents", "limit", "patience", "lr")
         require_positive(self, *positive, "max_grad_norm")
         for name, value in vars(self).items():
             finite = not isinstance(value, float) or math.isfinite(value)
             require(finite, f"{option(name)} must be finite, it is {value}")
-            if name.startswith("lambda_") or name in ("annealing_epochs", "valid", "beta", "alpha", "approx_m"):
+            if name.startswith("lambda_") or name in NOT_NEGATIVE:
                 require(value is None or value >= 0, f"{option(name)} must not be negative, it is {value}")
         require_seed(self)
         name = Path(self.experiment)
@@ -185,7 +188,6 @@ def default_of(given: RunConfig, paper: RunConfig | None, demo: RunConfig | None
         InputError: two options set the defaults, or the run that one names cannot be read.
     """
     if given.settings == "paper":
-        require(paper is not None, "--settings paper: no paper has settings for this script, leave it out")
         for name in ("demo", "pre_trained"):
             alone = not getattr(given, name)
             require(alone, f"--settings paper and {option(name)} set the same defaults: leave one out")
@@ -194,8 +196,16 @@ def default_of(given: RunConfig, paper: RunConfig | None, demo: RunConfig | None
         names = {field.name for field in dataclasses.fields(config)} - NOT_OF_THE_RUN - {"cuda"}
         options = {name: value for name, value in load_config(given.pre_trained).items() if name in names}
         return underived(config(**taken_up(config, options, given.pre_trained, OF_THIS_EXPERIMENT)))
+    if given.settings == "paper" and not changed_by(paper):
+        print_once("--settings paper changes nothing: the defaults are the authors' settings")
     named = paper if given.settings == "paper" else demo if given.demo else None
     return named and underived(named)
+
+
+def changed_by(named: RunConfig) -> dict[str, Any]:
+    """The options that --settings paper or --demo sets to other values than the defaults, with these."""
+    ours, theirs = vars(underived(type(named)())), vars(underived(named))
+    return {name: value for name, value in theirs.items() if value != ours[name] and name not in ("settings", "demo")}
 
 
 def underived(config: RunConfig) -> RunConfig:

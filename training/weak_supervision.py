@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -41,20 +41,20 @@ def accuracy(predicted: Tensor, labels: Tensor) -> float:
 class Task(NamedTuple):
     """What is inferred from the image.
 
-    label: the modality, whose values (N,) or (N, G) are G labels from 0 to n_values - 1.
+    modalities: those whose values (N,) or (N, G) are the labels, from 0 to n_values - 1; G counts those of all.
     n_values: number of values of a label.
     score: predicted labels (N, G), true ones (N, G) -> their agreement in [0, 1].
     score_name: the score's name, on the plot's axis.
     """
 
-    label: str
+    modalities: tuple[str, ...]
     n_values: int
     score: Callable[[Tensor, Tensor], float] = accuracy
     score_name: str = "accuracy of the label from the image"
 
-    def labels(self, examples: Examples) -> Tensor:
-        """The labels of N examples, (N, G) int64."""
-        return examples.modalities[self.label].view(len(examples), -1).long()
+    def labels(self, values: Mapping[str, Tensor]) -> Tensor:
+        """The labels of N examples, given or inferred, (N, G) int64."""
+        return torch.cat([values[name].reshape(len(values[name]), -1).round().long() for name in self.modalities], 1)
 
 
 @dataclass(kw_only=True)
@@ -152,8 +152,7 @@ def run_one(config: RunConfig, experiment: Callable[[], Experiment], task: Task,
 
     def inferred(image: Tensor) -> Tensor:
         z = model.posterior({"image": image}).point
-        labels = model.likelihood.point(model.decode(z, [task.label]))[task.label]
-        return labels.view(len(image), -1).round().long()
+        return task.labels(model.likelihood.point(model.decode(z, task.modalities)))
 
     scored = read_json(score_file, float, AGAIN)
     return Result(config.paired_fraction, len(paired), config.seed, score(inferred, test, task), scored)
@@ -165,7 +164,7 @@ def classifier(
     """The image encoder with a linear layer in place of its heads, trained on the paired images by cross entropy."""
     torch.manual_seed(config.seed)
     *features, heads = build(config).encoder["image"]
-    labels = task.labels(paired)
+    labels = task.labels(paired.modalities)
     shape = labels.shape[1], task.n_values
     linear = nn.Linear(heads.linear.in_features, shape[0] * shape[1])
     network = nn.Sequential(*features, linear, nn.Unflatten(1, shape)).to(paired.device)
@@ -183,7 +182,7 @@ def classifier(
 def score(predict: Callable[[Tensor], Tensor], test: Examples, task: Task) -> float:
     """The score of the labels (N, G) that are predicted from the test images."""
     predicted = [predict(batch.modalities["image"]) for batch in test.batches(AT_ONCE)]
-    return task.score(torch.cat(predicted), task.labels(test))
+    return task.score(torch.cat(predicted), task.labels(test.modalities))
 
 
 def report(results: list[Result], config: Any, experiment: str, task: Task) -> None:  # noqa: ANN401 (as above)

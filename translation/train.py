@@ -9,6 +9,8 @@ A batch: english (B, 8) and french (B, 8) int64, words.
 
 from dataclasses import dataclass
 
+import tyro
+
 from training import Experiment, objective_of, run, run_from_command_line
 from training.model_options import ObjectiveOptions, fusion_option, objective_option
 from training.options import LatentsOption, RunConfig, share
@@ -24,6 +26,7 @@ FUSIONS = ("poe", "product", "moe", "mopoe", "mopoe-published")
 class Config(NoFiles, ObjectiveOptions, RunConfig):
     fusion: fusion_option(FUSIONS) = "poe"
     obj: objective_option(FUSIONS) = None
+    settings: tyro.conf.Suppress[str] = "recommended"  # no paper has any
     n_latents: LatentsOption = 32
     batch_size: int = 50
     epochs: int = 20

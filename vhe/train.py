@@ -43,6 +43,7 @@ class Config(RunConfig):
     pixelcnn: a gated PixelCNN, as in the paper, at three times the cost. From scratch it learns to ignore the codes:
     start it from a deconv run with --pre-trained, which takes over all weights but those of the pixel network"""
     paired_fraction: tyro.conf.Suppress[float] = 1.0
+    settings: tyro.conf.Suppress[str] = "recommended"  # no paper has any
     objective: Literal["vhe", "resample", "rescale", "statistician"] = "vhe"
     """vhe: draw images independently of their support sets (resample) and divide KLs by the groups' sizes (rescale);
     resample, rescale: only one of the two; statistician: neither, as the Neural Statistician"""

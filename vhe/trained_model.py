@@ -1,4 +1,4 @@
-"""What sample.py, loglike.py and classify.py begin with: a trained model, and the characters to test it on."""
+"""What sample.py, loglike.py and analyse.py begin with: a trained model, and the characters to test it on."""
 
 from typing import Any
 

@@ -207,6 +207,7 @@ def opened_zip(path: Path) -> Iterator[zipfile.ZipFile]:
 def unpack(path: Path, name: str) -> None:
     """Unpack the folder `name` of an archive beside the archive, completely or not at all.
 
+    It may lie in another folder of the archive, or be missing around files that the archive holds without a folder.
     A call while another process unpacks waits for it, and does not unpack again.
 
     Raises:
@@ -217,12 +218,14 @@ def unpack(path: Path, name: str) -> None:
         lock_descriptor(lock.fileno())
         if folder.exists():
             return
-        entries = [entry for entry in archive.infolist() if entry.filename.startswith(f"{name}/")]
+        inside = [entry for entry in archive.infolist() if f"/{name}/" in f"/{entry.filename}"]
+        entries = inside or [entry for entry in archive.infolist() if "/" not in entry.filename]
         require(bool(entries), f"{path} holds no folder {name}: {DOWNLOAD_AGAIN}")
         shutil.rmtree(part, ignore_errors=True)
         try:
-            archive.extractall(part, entries)  # no name in the archive can escape this folder
-            (part / name).rename(folder)
+            # no name in the archive can escape the folder that it is unpacked into
+            archive.extractall(part if inside else part / name, entries)
+            min(part.rglob(name), key=lambda found: len(found.parts)).rename(folder)
         except OSError as error:
             remedy = f"free disk space, or {DOWNLOAD_AGAIN}"
             raise InputError(f"{path} could not be unpacked ({brief(error)}): {remedy}") from error

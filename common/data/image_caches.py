@@ -23,6 +23,7 @@ from common.io import read_json, reading, write_atomically
 from common.progress import progress_bar
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")  # the decoders of others start programs, take minutes, or print
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
 MAX_PIXELS = 64_000_000
 MAX_RATIO = 100
 CHANNELS = {"RGB": 3, "L": 1}
@@ -120,7 +121,7 @@ def load(
     A call while another process decodes waits for it. NAME.json, beside the cache NAME.npy, says what it holds.
 
     Args:
-        names: an image's suffix may be in another case than in its name, as .JPG for .jpg.
+        names: a file may have another of the SUFFIXES than its name, as .JPG or .png for .jpg.
         path: the cache.
         remedy: what to do about an image that is missing or unreadable, the end of error messages.
         exact: refuse images of other sizes than `kind.size`.
@@ -165,18 +166,14 @@ def fingerprint(folder: Path, names: Sequence[str], remedy: str) -> str:
 
 
 def _find(folder: Path, names: Sequence[str], remedy: str) -> list[str]:
-    """The names as the folder has them, where a suffix may be in another case."""
+    """The names as the folder has them, which may have other suffixes."""
     try:
         there = set(os.listdir(folder))
     except OSError as error:
         raise InputError(f"{folder} cannot be read ({error.strerror}): {remedy}") from error
-    others = {} if there.issuperset(names) else {_in_lower_case(name): name for name in there}
-    return [name if name in there else others.get(_in_lower_case(name), name) for name in names]
-
-
-def _in_lower_case(name: str) -> str:
-    stem, suffix = os.path.splitext(name)
-    return stem + suffix.lower()
+    split = () if there.issuperset(names) else map(os.path.splitext, sorted(there))
+    others = {stem: stem + suffix for stem, suffix in split if suffix.lower() in SUFFIXES}
+    return [name if name in there else others.get(os.path.splitext(name)[0], name) for name in names]
 
 
 def _decode_all(

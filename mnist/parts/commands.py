@@ -68,6 +68,7 @@ class Train(ObjectiveOptions, options.RunConfig):
     eval_interval: int = 1
     """score the model on the validation examples after every Nth epoch and the last, to find the best one"""
     paired_fraction: tyro.conf.Suppress[float] = 1.0
+    settings: tyro.conf.Suppress[str] = "recommended"  # no paper has more
 
     def __post_init__(self) -> None:
         self.fill(n_latents=N_LATENTS if self.vmf_dim is None else self.n_vmfs * (self.vmf_dim + 1))

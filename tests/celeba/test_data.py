@@ -58,8 +58,9 @@ def test_files_as_people_have_them_are_read(tmp_path):
     images.rename(data_dir / "unpacked")
     images.mkdir()
     (data_dir / "unpacked").rename(images / "img_align_celeba")
-    for path in (images / "img_align_celeba").glob("*.jpg"):
-        path.rename(path.with_suffix(".JPG"))
+    for i, path in enumerate(sorted((images / "img_align_celeba").glob("*.jpg"))):
+        path.rename(path.with_suffix((".JPG", ".jpeg", ".JpEg", ".png", ".jpg")[i % 5]))
+        path.with_suffix(".txt").touch()  # is no image
     found = load("train", data_config(data_dir)).modalities
     assert all(found[name].equal(x) for name, x in expected.items())
 
@@ -249,6 +250,17 @@ def test_what_is_missing_is_fetched_and_unpacked(host, tmp_path):
     assert not (tmp_path / "new" / "escaped.txt").exists(), "the archive keeps to its folder"
     load("train", data_config(tmp_path / "new" / "data", download=True))
     assert len(host.requests) == 3, "nothing is fetched twice"
+
+
+@pytest.mark.parametrize("place", ["", "Img/", "celeba/"])
+@pytest.mark.parametrize("root", ["", "celeba/img_align_celeba/"])
+def test_an_archive_that_lies_there_is_unpacked(host, tmp_path, place, root):
+    (tmp_path / "data" / place).mkdir(parents=True)
+    with zipfile.ZipFile(tmp_path / "data" / place / "img_align_celeba.zip", "w") as archive:
+        for path in (tmp_path / "source" / "img_align_celeba").iterdir():
+            archive.write(path, f"{root}{path.name}")
+    images = load("train", data_config(tmp_path / "data", download=True)).modalities["image"]
+    assert images.equal(load("train", data_config(tmp_path / "source")).modalities["image"]) and len(host.requests) == 2
 
 
 def test_who_comes_while_another_builds_waits_for_it(tmp_path, monkeypatch):

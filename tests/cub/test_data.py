@@ -134,6 +134,18 @@ def test_the_authors_layout_is_in_the_order_of_their_image_folder(tmp_path):
     assert find_birds(tmp_path / "cub").names == found.names
 
 
+def test_the_authors_archive_is_unpacked_where_it_lies(tmp_path):
+    expected = find_birds(write_authors(tmp_path / "whole" / "cub").parent)
+    (tmp_path / "data").mkdir()
+    shutil.make_archive(tmp_path / "data" / "cub", "zip", tmp_path / "whole", "cub")
+    with pytest.raises(InputError, match=r"text_c10 is missing: unpack .*, or the MMVAE authors' cub.zip"):
+        load("train", data_config(tmp_path / "data", OPTIONS))
+    birds = load("train", data_config(tmp_path / "data", OPTIONS, download=True))
+    assert birds.captions == expected.captions["train"]
+    with pytest.raises(InputError, match="or the MMVAE authors' cub.zip; give their folder"):
+        load("train", data_config(tmp_path / "none", OPTIONS, download=True))
+
+
 def test_files_as_people_have_them_are_read(tmp_path):
     lists = {"trainvalclasses.txt": CAPTIONED[1:], "testclasses.txt": CAPTIONED[:1]}
     expected = find_birds(write_cub(tmp_path / "whole", lists=lists))

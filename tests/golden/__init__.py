@@ -6,7 +6,7 @@
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,12 @@ WRITES = os.environ.get("GOLDEN") == "write"
 DIGITS = 13  # of the numbers in the files
 
 
-def check(name: str, found: dict[str, Any], tolerance: float = 1e-10) -> None:
-    """Compare values with those of a golden file, whose numbers may differ by a tolerance; or write the file."""
+def check(name: str, found: dict[str, Any], tolerance: Callable[[str], float] = lambda place: 1e-10) -> None:
+    """Compare values with those of a golden file, or write the file.
+
+    Args:
+        tolerance: by how much a number may differ, given its place in the file.
+    """
     path = FOLDER / f"{name}.json"
     found = json.loads(json.dumps(found))
     if WRITES:
@@ -36,7 +40,7 @@ def rounded(value: Any) -> Any:
     return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
-def differences(before: Any, now: Any, tolerance: float, where: str) -> Iterator[str]:
+def differences(before: Any, now: Any, tolerance: Callable[[str], float], where: str) -> Iterator[str]:
     """The places where two values of JSON differ."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in {**before, **now}:
@@ -48,7 +52,7 @@ def differences(before: Any, now: Any, tolerance: float, where: str) -> Iterator
         for i, pair in enumerate(zip(before, now, strict=True)):
             yield from differences(*pair, tolerance, f"{where}[{i}]")
     elif {type(before), type(now)} <= {int, float}:
-        if not math.isclose(before, now, rel_tol=tolerance, abs_tol=tolerance):
+        if not math.isclose(before, now, rel_tol=tolerance(where), abs_tol=tolerance(where)):
             yield f"{where}: {before} is now {now}"
     elif before != now:
         yield f"{where}: {before!r} is now {now!r}"

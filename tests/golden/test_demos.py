@@ -1,8 +1,7 @@
 """Every script of every folder on its built-in data: the files that it writes, what it prints, its figures.
 
-Figures are the same to 1e-6 on the processor that wrote them, with as many threads; on others sums are rounded
-otherwise, and only the names of the figures are compared. A text that a model generates counts as a figure, its
-checksum.
+Figures are the same to 1e-6 on the processor that wrote them, with as many threads; on others, where sums are rounded
+otherwise, to 1e-3, but for those of `UNSTABLE`. A text that a model generates counts as a figure, its checksum.
 """
 
 import importlib
@@ -68,15 +67,24 @@ CALLS = {  # by folder, or by folder and model
         analyse.py run --demo --limit 10 --n-samples 5 --components 2 --no-umap --json analyse.json""",
     "vhe": """train.py --demo --epochs 2 --limit 60 --save-dir run
         sample.py run --demo\nsample.py run --new characters
-        classify.py run --demo --n-way 2 --episodes 2 --n-samples 1 --json classify.json
+        analyse.py run --demo --n-way 2 --episodes 2 --n-samples 1 --json analyse.json
         loglike.py run --demo --limit 4 --n-samples 2 --json loglike.json
         example_czx.py --epochs 2\nexample_hierarchical.py --epochs 2\nexample_factorial.py --epochs 2""",
 }
 # those that read files of their data alone, or are called in processes
 ELSEWHERE = {
-    *("celeba/weak_supervision.py", "cub/features.py", "mnist_svhn/make_idx.py", "multimnist/generate.py"),
+    *("celeba19/weak_supervision.py", "cub/features.py", "mnist_svhn/make_idx.py", "multimnist/generate.py"),
     "vision/setup.py",
 }
+
+# figures that rounding changes by more than 1e-3
+UNSTABLE = re.compile(
+    r"^demos/cub, "  # two epochs go another way, since the likelihood of a feature has the scale 0.01
+    r"|^demos/vhe, .*(kl|KL)"
+    r"|effective samples|variance of log-weights"  # of few large weights
+    r"|accuracy|classifier[,_ ]|coherence|macro|targets|spread|clusters|recognised|attributes|F1"  # shares of choices
+    r"|weak_supervision.json, results|\.txt"
+)
 
 
 def masked(text: str) -> list[str]:
@@ -117,7 +125,11 @@ def test_the_scripts_of_a_folder_on_its_demo(name, tmp_path, monkeypatch, capsys
     here = f"{', '.join(cpu)}, {torch.get_num_threads()} thread"
     file = f"demos/{name.replace(', ', '_').replace(' ', '_')}"
     writer = here if WRITES else (FOLDER / f"{file}.json").read_text().split('"')[3]
-    check(file, {"written on": writer} | found, tolerance=1e-6 if here == writer else math.inf)
+
+    def tolerance(place):
+        return 1e-6 if here == writer else math.inf if UNSTABLE.search(place) else 1e-3
+
+    check(file, {"written on": writer} | found, tolerance)
 
 
 def figures(x):

@@ -28,7 +28,7 @@ from tests.helpers.homoencoders import Code, Noisy, characters_of
 from training import objective_of
 from training.options import as_json
 from training.steps import Step
-from vhe import VHE, classify
+from vhe import VHE, analyse
 from vhe.model import build as characters
 
 NEWER = ("mvtcae", "crmvae", "mmjsd", "dmvae", "mmvae+", "cmvae", "jnf")  # but mopoe-published, which draws components
@@ -94,7 +94,7 @@ def without_noise():
     described = cub.analyse.descriptor("image", SimpleNamespace(demo=True))(images)
     captions = described[:, :4] + 0.1 * torch.randn(21, 4)
     sure, sets = VHE(Code(1.0, 1e-12), Noisy()), torch.randn(30, 2, 1).cumsum(dim=1)
-    episodes = classify.Config(Path(), n_way=5, k_shot=1, episodes=7, n_samples=2)
+    episodes = analyse.Config(Path(), n_way=5, k_shot=1, episodes=7, n_samples=2)
     pixels_to_values = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12288, sum(cub.classifier.VALUES)))
     return {
         **numbers,
@@ -103,7 +103,7 @@ def without_noise():
         "similarity": cca(described, captions, 2).similarity(described, captions),
         "read": cub.analyse.read_all(pixels_to_values, images),
         **divergences(model(), Examples({"a": torch.rand(1001, 4), "b": torch.rand(1001, 4)}), SOURCES),
-        "episodes": classify.accuracies(sure, characters_of(sets), episodes),
+        "episodes": analyse.accuracies(sure, characters_of(sets), episodes),
     }
 
 
@@ -141,7 +141,7 @@ def analyses(models, out):
     given = {"demo": True, "umap": False, "limit": 301, "n_samples": 301, "json": out / "pairs.json", "data_dir": out}
     found = mnist_svhn.analyse.main(mnist_svhn.analyse.Config(models / "mnist_svhn.pt", **given))
     given = {"demo": True, "limit": 20, "n_way": 5, "k_shot": 2, "episodes": 7, "n_samples": 2, "n_queries": 3}
-    told = classify.main(classify.Config(models / "vhe.pt", json=out / "characters.json", **given))
+    told = analyse.main(analyse.Config(models / "vhe.pt", json=out / "characters.json", **given))
     return {"figures": found, "told": told, "written": written, "seed": torch.initial_seed()}
 
 

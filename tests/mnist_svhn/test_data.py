@@ -200,6 +200,14 @@ def test_authors_pairs_that_are_none_are_refused(mnist_dir, content, message):
         load_train(data_config(mnist_dir, replace(OPTIONS, svhn="real"), valid=0))
 
 
+def test_saved_matchings_are_taken_unless_others_are_asked_for(mnist_dir):
+    as_default = data_config(mnist_dir, replace(OPTIONS, matchings=None))
+    once = len(load_train(data_config(mnist_dir, replace(OPTIONS, matchings=1)))[0])
+    assert len(load_train(as_default)[0]) == 30 * once
+    run_script(make_idx, ["--data-dir", mnist_dir, "--svhn", "synthetic", "--matchings", 20])
+    assert len(load_train(as_default)[0]) == 20 * once
+
+
 @pytest.mark.parametrize(
     ("options", "valid", "message"),
     [

@@ -38,21 +38,38 @@ def untrained(experiment, config, path):
     return path
 
 
-@pytest.mark.parametrize(
-    "folder", [name if name == "mnist" else pytest.param(name, marks=pytest.mark.slow) for name in FOLDERS]
-)
-def test_an_evaluation_is_reported_in_every_folder(folder, tmp_path, monkeypatch, capsys):
+def in_every_folder(*quick):
+    """Parametrise a test by the folder, and leave all but the quick ones to the slow tests."""
+    names = [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in FOLDERS]
+    return pytest.mark.parametrize("folder", names)
+
+
+def untrained_in(folder, tmp_path):
+    """A small model of a folder's demo, and its loglike.py."""
     train, loglike = (import_module(f"{folder}.{script}") for script in ("train", "loglike"))
     config = tyro.cli(
         train.Config, args=[str(arg) for arg in ("--demo", "--limit", 12, "--n-latents", 4, *FOLDERS[folder])]
     )
     takes_config = folder in ("mnist_svhn", "cub")
     experiment = train.experiment(config) if takes_config else train.experiment()
-    path = untrained(experiment, config, tmp_path / "model.pt")
+    return untrained(experiment, config, tmp_path / "model.pt"), loglike
+
+
+@in_every_folder("mnist")
+def test_an_evaluation_is_reported_in_every_folder(folder, tmp_path, monkeypatch, capsys):
+    path, loglike = untrained_in(folder, tmp_path)
     usual = call(loglike, path, *FEW)
     monkeypatch.setattr(metrics, "EVALUATIONS", [above_mean])
     capsys.readouterr()
     _check(call(loglike, path, *FEW, "--json", tmp_path / "out.json"), usual, tmp_path, capsys)
+
+
+@in_every_folder("mnist", "translation")
+def test_the_seed_decides_every_estimate_by_samples(folder, tmp_path):
+    path, loglike = untrained_in(folder, tmp_path)
+    first, again, other = (call(loglike, path, *FEW, "--seed", seed) for seed in (3, 3, 4))
+    assert again == first
+    assert all(other[name]["mean"] != x["mean"] for name, x in first.items() if name.startswith("log p("))
 
 
 def _check(estimates, usual, folder, capsys):

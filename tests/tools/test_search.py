@@ -1,5 +1,7 @@
 """The search for options by validation examples, over any folder's train.py."""
 
+import os
+
 import pytest
 import torch
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -150,10 +152,36 @@ def test_scores_of_other_options_are_not_mixed(tmp_path, monkeypatch):
         call("--over", "lambda-text=1,20", "lr=1e-3,2e-3", *SMALL, "--trials", 2, "--save-dir", tmp_path)
 
 
-def test_a_damaged_study_is_named(tmp_path):
-    (tmp_path / "study.log").write_text("{{{\n{{{\n")
-    with pytest.raises(InputError, match=r"study.log is damaged: delete it"):
+@pytest.mark.parametrize("lines", ["{{{\n{{{\n", "{{{\n", "\0\0\n", "1\n", "{}\n", '{"op_code":99}\n', "\xff\n"])
+def test_a_damaged_study_is_named(tmp_path, lines):
+    (tmp_path / "study.log").write_text(lines, "latin-1")
+    damaged = r"study.log is damaged or not a search's study \(.*\): delete it; finished trainings are used again$"
+    with pytest.raises(InputError, match=damaged):
         call(*OVER, *SMALL, "--trials", 2, "--save-dir", tmp_path)
+
+
+def test_a_study_that_may_never_end_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "study.log")
+    with pytest.raises(InputError, match=r"study.log is not a regular file: delete it"):
+        call(*OVER, *SMALL, "--trials", 2, "--save-dir", tmp_path)
+
+
+def test_a_full_disk_is_told_and_the_same_command_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "score", lambda *_: -1.0)
+    call(*OVER, *SMALL, "--trials", 1, "--save-dir", tmp_path)
+    before = (tmp_path / "study.log").read_bytes()
+    fsync = os.fsync
+
+    def full(descriptor):
+        os.ftruncate(descriptor, len(before) + 20)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match=r"study.log could not be written \(No space left on device\): free"):
+        call(*OVER, *SMALL, "--trials", 2, "--save-dir", tmp_path)
+    assert len((tmp_path / "study.log").read_bytes()) == len(before) + 20
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert len(call(*OVER, *SMALL, "--trials", 2, "--save-dir", tmp_path)) == 2
 
 
 def test_binary_images_are_scored_as_they_are_trained():

@@ -18,6 +18,7 @@ import polymnist.train
 import translation.train
 import vhe.train
 import vision.train
+from common.progress import print_once
 from cub import features
 from mnist import train as mnist_train
 from tests.helpers.runs import SMALL, config, metrics
@@ -84,11 +85,20 @@ PAPER = {
 
 
 def test_the_papers_settings_are_one_flag():
-    for script in (x for x in PAPER if x is not cub.train):
+    for script in PAPER:
         given = parsed(script, "--settings", "paper")
         *found, more = PAPER[script]
         assert [given.epochs, given.annealing_epochs, given.batch_size, given.lr, given.n_latents] == found, script
         assert {name: getattr(given, name) for name in more} == more and given == script.PAPER
+
+
+def test_settings_that_change_nothing_are_told(capsys):
+    for script in PAPER:
+        print_once.cache_clear()
+        parsed(script, "--settings", "paper")
+        told = "--settings paper changes nothing: the defaults are the authors' settings\n"
+        are_defaults = script in (mnist_svhn.train, cub.train, polymnist.train)
+        assert capsys.readouterr().err == (told if are_defaults else ""), script
 
 
 PLANS = [plan for table in TABLES.values() for plan in table.plans]

@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import shutil
@@ -7,12 +8,14 @@ import sys
 import time
 from copy import deepcopy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from common.checkpoints import BEST, LAST, load
 from common.data import Examples
+from common.data.splits import unpair
 from common.errors import InputError
 from common.likelihoods import BernoulliLikelihood
 from common.objectives import MvaeElbo, Objective, StandardElbo
@@ -23,8 +26,8 @@ from tests.helpers.data_config import data_config
 from tests.helpers.linear_gaussian import draw, linear_gaussian
 from tests.helpers.runs import assert_same_run, config, metrics
 from tests.helpers.scripts import ROOT, run_script
+from training import experiment, run
 from training import loop as training
-from training import run
 from training.loop import Meter
 from training.steps import Step
 from vhe.framework.support_sets import SupportSets
@@ -61,14 +64,17 @@ def test_ctrl_c_saves_the_very_batch(tmp_path, uninterrupted, monkeypatch):
             signal.raise_signal(signal.SIGINT)
         return original(at, total)
 
-    monkeypatch.setattr(training, "annealed", annealed)
-    with pytest.raises(KeyboardInterrupt):
-        mnist_train.main(config(tmp_path))
+    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=itertools.count().__next__))
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "annealed", annealed)
+        with pytest.raises(KeyboardInterrupt):
+            mnist_train.main(config(tmp_path))
     checkpoint = load(tmp_path / LAST)
     assert (checkpoint["epoch"], checkpoint["batch"]) == (1, 4)
-    monkeypatch.undo()
     mnist_train.main(config(tmp_path, resume=True))
     assert_same_run(tmp_path, uninterrupted)
+    seconds = [json.loads(line)["seconds"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert seconds == [1, 2, 1, 1, 1], "the second epoch was trained in two parts"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "the handler is put back"
 
 
@@ -85,6 +91,15 @@ def test_the_model_is_chosen_by_the_bound_that_is_trained(tmp_path):
     line = metrics(tmp_path)[0]["valid"]
     terms = [value * (-0.25 if name.endswith("/kl") else 1) for name, value in line.items() if "/" in name]
     assert line["bound"] == pytest.approx(sum(terms), rel=1e-5)
+
+
+def test_the_loss_is_read_at_intervals_or_at_the_end_of_an_epoch_alone(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(training, "show_means", lambda bar, *_: shown.append(bar.disable))
+    for interval, expected in ((2, [False] * 3), (0, [True])):
+        mnist_train.main(config(tmp_path / str(interval), epochs=1, log_interval=interval))
+        assert shown == expected
+        shown.clear()
 
 
 def test_too_few_examples_to_hold_any_out_are_noticed(tmp_path, capsys):
@@ -159,15 +174,18 @@ def test_a_resumed_run_may_lack_newer_options(uninterrupted, tmp_path):
     assert metrics(tmp_path)[:5] == metrics(uninterrupted) and load(tmp_path / LAST)["epoch"] == 6
 
 
-def test_weak_supervision_uses_the_unpaired(tmp_path):
+def test_weak_supervision_uses_the_unpaired(tmp_path, monkeypatch):
     """With one label in ten paired, training still sees every image, and the terms say what was scored."""
-    mnist_train.main(config(tmp_path, paired_fraction=0.1, epochs=1))
+    drawn = []
+    monkeypatch.setattr(experiment, "unpair", lambda *args: drawn.append(args[1:3]) or unpair(*args))
+    mnist_train.main(config(tmp_path, paired_fraction=0.1, epochs=1, seed=3))
+    assert drawn == [(0.1, 3)], "--seed decides which examples stay paired"
     checkpoint = load(tmp_path / LAST)
     terms = metrics(tmp_path)[0]["train"]
     assert checkpoint["epoch"] == 1
     assert terms["joint/image"] / terms["image/image"] == pytest.approx(1, rel=0.1), "as many joint terms as others"
     whole = tmp_path / "whole"
-    mnist_train.main(config(whole, epochs=1))
+    mnist_train.main(config(whole, epochs=1, seed=3))
     of_whole = metrics(whole)[0]["train"]
     assert terms["bound"] == pytest.approx(of_whole["bound"], rel=0.15), "a mean over examples"
     assert terms["joint/kl"] != of_whole["joint/kl"], "of other examples"

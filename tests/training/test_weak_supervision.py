@@ -17,7 +17,7 @@ from training.weak_supervision import Task, score
 
 def test_accuracy_and_the_mean_f1_of_attributes():
     predicted, labels = torch.tensor([[1, 2], [3, 4]]), torch.tensor([[1, 0], [3, 4]])
-    assert Task("text", 5).score(predicted, labels) == 0.75
+    assert Task(("text",), 5).score(predicted, labels) == 0.75
     none, some = torch.zeros(4, 18, dtype=torch.long), torch.zeros(4, 18, dtype=torch.long)
     some[:2, 0], some[0, 1] = 1, 1
     said = some.clone()
@@ -28,10 +28,15 @@ def test_accuracy_and_the_mean_f1_of_attributes():
         mean_f1(none, none)
 
 
+def test_labels_are_those_of_all_modalities_in_order():
+    values = {"b": torch.tensor([0.9, 0.2]), "x": torch.zeros(2), "a": torch.tensor([[1, 2], [3, 4]])}
+    assert Task(("a", "b"), 5).labels(values).tolist() == [[1, 2, 1], [3, 4, 0]]
+
+
 def test_a_score_is_that_of_all_test_images():
     test = Examples({"image": torch.arange(1200.0)[:, None], "text": torch.arange(1200) % 3})
-    right = score(lambda image: (image % 3).long(), test, Task("text", 3))
-    half = score(lambda image: torch.where(image < 600, image % 3, -1).long(), test, Task("text", 3))
+    right = score(lambda image: (image % 3).long(), test, Task(("text",), 3))
+    half = score(lambda image: torch.where(image < 600, image % 3, -1).long(), test, Task(("text",), 3))
     assert (right, half) == (1.0, 0.5)
 
 
@@ -53,7 +58,7 @@ def test_a_classifier_learns_in_its_steps(monkeypatch):
     )
     original = torch.optim.Adam.zero_grad
     monkeypatch.setattr(torch.optim.Adam, "zero_grad", lambda self: zeroed.append(original(self)))
-    config, task = SimpleNamespace(seed=0, lr=0.03, batch_size=10), Task("text", 3)
+    config, task = SimpleNamespace(seed=0, lr=0.03, batch_size=10), Task(("text",), 3)
     network = weak_supervision.classifier(config, build, Examples({"image": image, "text": text}), task, steps)
     assert sizes == [(20, 3)] * steps and len(zeroed) == steps and not network.training
     right = (network(image).argmax(dim=2) == text).double().mean()

@@ -3,11 +3,11 @@
 import pytest
 
 from tests.helpers.demos import trained
-from vhe import classify, train
+from vhe import analyse, train
 
 
 @pytest.mark.demos
 def test_the_demo_tells_unseen_characters_apart_from_five_examples(tmp_path):
     trained(train, tmp_path)
-    accuracy = classify.main(classify.Config(tmp_path, demo=True))
+    accuracy = analyse.main(analyse.Config(tmp_path, demo=True))
     assert accuracy["mean"] > 0.75, "of twenty"

@@ -275,6 +275,32 @@ def test_sampling_takes_encoders_where_there_are_inputs_and_priors_elsewhere():
     assert means(inputs={"c": data, "z": data}) == [100, 100, 200]
 
 
+class PriorOfOne(nn.Module):
+    """As the original's README has a prior: nothing says how many values to draw."""
+
+    def __init__(self, *size):
+        super().__init__()
+        self.size = size
+
+    def forward(self, c=None):
+        p = Normal(torch.full(self.size, 7.0), 0.1)
+        c = p.sample() if c is None else c
+        return Result(c, reinforce_log_prob=p.log_prob(c))
+
+
+def test_a_prior_of_one_value_is_drawn_from_as_often_as_needed():
+    model = VHE(Qc(), P(), PriorOfOne(1))
+    assert model.score({"c": torch.zeros(4, 2)}, {"c": 1}, x=torch.zeros(4)).isfinite()
+    c = model.sample(batch_size=300).c
+    assert c.shape == (300,) and len(c.unique()) > 290 and abs(c.mean() - 7) < 0.05
+    result = model.p("c", {}, n=300)
+    assert result.reparam_log_prob is None
+    torch.testing.assert_close(result.log_prob, Normal(7.0, 0.1).log_prob(result.value))
+    for size in ((), (2,)):
+        with pytest.raises(InputError, match=r"PriorOfOne depends on nothing: its forward should draw one value of c"):
+            VHE(Qc(), P(), PriorOfOne(*size)).sample(batch_size=2)
+
+
 class WordQ(Q):
     def forward(self, inputs, c=None):
         assert all(type(word) is str for support in inputs for word in support)

@@ -1,4 +1,4 @@
-"""loglike.py, classify.py and sample.py of vhe/: models whose answers are known, and small ones of the demo's data."""
+"""loglike.py, analyse.py and sample.py of vhe/: models whose answers are known, and small ones of the demo's data."""
 
 import math
 from pathlib import Path
@@ -15,7 +15,7 @@ from common.io import save_tensors
 from tests.helpers.data_config import data_config
 from tests.helpers.homoencoders import Code, Noisy, characters_of, exact_log_p, model_of, sets_of
 from tests.helpers.scripts import call
-from vhe import VHE, classify, loglike, sample, train, trained_model
+from vhe import VHE, analyse, loglike, sample, train, trained_model
 from vhe.data import load
 from vhe.model import Images, IndependentPixels, build
 
@@ -23,7 +23,7 @@ from vhe.model import Images, IndependentPixels, build
 def accuracies(images, tau, **options):
     """Accuracies on images (N, n, 1) = c + N(0, 1), c ~ N(0, tau^2), by the exact posterior given one example."""
     model = VHE(Code(tau**2 / (1 + tau**2), tau**2 / (1 + tau**2)), Noisy())
-    return classify.accuracies(model, characters_of(images), classify.Config(Path(), k_shot=1, **options))
+    return analyse.accuracies(model, characters_of(images), analyse.Config(Path(), k_shot=1, **options))
 
 
 def test_separated_characters_are_classified():
@@ -37,7 +37,7 @@ def test_intervals_hold_the_shares_that_make_what_was_found_likely(p, n):
     """Wilson's: the true shares from which p is 1.96 standard deviations away, by a grid."""
     q = torch.linspace(0, 1, 1_000_001, dtype=torch.float64)
     inside = q[(p - q).abs() <= 1.96 * (q * (1 - q) / n).sqrt()]
-    found = classify.interval(p, n)
+    found = analyse.interval(p, n)
     assert (found["low"], found["high"]) == pytest.approx((inside.min().item(), inside.max().item()), abs=1e-5)
 
 
@@ -47,7 +47,7 @@ def test_accuracy_that_is_known():
     tau = 2.0
     images = tau * torch.randn(2000, 1, 1) + torch.randn(2000, 2, 1)
     share = accuracies(images, tau, n_way=2, episodes=1000, n_samples=100).mean().item()
-    found = classify.interval(share, 2000)
+    found = analyse.interval(share, 2000)
     rho = 2 * tau**2 / math.sqrt((2 * tau**2 + 4) ** 2 - 4)
     half = (found["high"] - found["low"]) / 2
     assert half < 0.03
@@ -92,7 +92,7 @@ def test_other_models_than_the_demos_are_scored(tmp_path, kind, decoder):
     found = call(loglike, tmp_path, *options)
     names = ("log p(image)", "log p(image|1 other)", "log p(image|5 others)", "log p(character)/20", "bound")
     assert all(math.isfinite(found[name]["mean"]) for name in names)
-    assert 0 <= call(classify, tmp_path, *options, "--n-way", "3", "--episodes", "3")["mean"] <= 1
+    assert 0 <= call(analyse, tmp_path, *options, "--n-way", "3", "--episodes", "3")["mean"] <= 1
     call(sample, tmp_path, "--new", "characters", "--n-samples", "1", "--out-dir", tmp_path)
 
 
@@ -134,7 +134,7 @@ def test_test_characters_are_those_that_the_training_left_out(monkeypatch):
 
 
 def test_the_papers_task_and_the_readmes_settings_are_the_defaults():
-    task, settings = classify.Config(Path()), train.Config()
+    task, settings = analyse.Config(Path()), train.Config()
     assert (task.n_way, task.k_shot, task.n_queries) == (20, 5, 1)
     assert (settings.n_latents, settings.batch_size, settings.epochs, settings.lr) == (64, 100, 40, 1e-3)
     assert settings.rotations

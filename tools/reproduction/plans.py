@@ -172,8 +172,8 @@ CUB = (
 )
 
 EPISODES, DEMO_EPISODES = "--n-samples 20 --episodes 10", "--n-samples 2 --episodes 5 --n-way 10"
-ACCURACY = Measure("accuracy", "classify", EPISODES, DEMO_EPISODES)
-ONE_SHOT = Measure("one_shot", "classify", f"{EPISODES} --k-shot 1", f"{DEMO_EPISODES} --k-shot 1")
+ACCURACY = Measure("accuracy", "analyse", EPISODES, DEMO_EPISODES)
+ONE_SHOT = Measure("one_shot", "analyse", f"{EPISODES} --k-shot 1", f"{DEMO_EPISODES} --k-shot 1")
 # the bound and its terms need only one sample
 BOUND = Measure("bound", "loglike", "--n-samples 1 --set-size 1 --limit 300", "--n-samples 1 --set-size 1 --limit 20")
 # few samples are effective for joint likelihoods: estimates lie below the truth

@@ -81,21 +81,26 @@ def evaluate(
     Args:
         values: the values (B, ...) of other variables, by name.
         inputs: the support sets (B, k, ...) for an encoder, nothing for other modules.
-        n: the number of values to draw, B, for a module that takes a `batch_size`.
+        n: the number of values to draw, B, from a module that depends on nothing. One that takes no `batch_size` is
+            called B times.
 
     Raises:
-        InputError: the module cannot know how many to draw, or its log-probabilities do not have the shape (B,).
+        InputError: the module does not draw a single value where it is called for each, or its log-probabilities do not
+            have the shape (B,).
     """
     name = type(module).__name__
     arguments = {v: values[v] for v in factor.given} | {factor.argument: value}
     if factor.takes_batch_size:
         arguments["batch_size"] = n
-    elif value is None and not inputs:
-        require(
-            factor.given,
-            f"{name} depends on nothing: to draw {factor.variable} from it, its forward needs an argument batch_size",
-        )
-    result = Result(*module(*inputs, **arguments))
+    draws_one = value is None and not (inputs or factor.given or factor.takes_batch_size)
+    results = [Result(*module(*inputs, **arguments)) for _ in range((n or 1) if draws_one else 1)]
+    single = all(getattr(x.value, "ndim", 1) > 0 and len(x.value) == 1 for x in results)
+    require(
+        single or not draws_one,
+        f"{name} depends on nothing: its forward should draw one value of {factor.variable}, (1, ...), or take an "
+        "argument batch_size",
+    )
+    result = results[0] if len(results) == 1 else Result(*map(_joined, zip(*results, strict=True)))
     shape, n_values = tuple(result.log_prob.shape), len(result.value)
     require(
         shape == (n_values,),
@@ -103,3 +108,10 @@ def evaluate(
         f"they should be {(n_values,)}, one for each example",
     )
     return result
+
+
+def _joined(parts: tuple[Tensor | Sequence[Any] | None, ...]) -> Tensor | list[Any] | None:
+    """Values, or log-probabilities, of several calls as those of one batch; None if the calls return none."""
+    if parts[0] is None:
+        return None
+    return torch.cat(parts) if isinstance(parts[0], Tensor) else [value for part in parts for value in part]

@@ -19,7 +19,7 @@ class VHE(nn.Module):
     own variable, with the default None. It scores the value of its variable if that is given and draws one otherwise,
     and returns the value (B, ...) and its log-probability (B,), or a `Result`. The first argument of an encoder is a
     batch of support sets (B, k, ...), or B lists of k objects if the data are not a tensor. A prior that depends on
-    nothing needs an argument `batch_size` to be drawn from.
+    nothing may take a `batch_size`, the number of values to draw; one that does not draws a single value, (1, ...).
 
     Args:
         encoder: q(v|D_v, ...) of each latent variable v: a module, a list of modules, a dict by variable, or
@@ -87,7 +87,7 @@ class VHE(nn.Module):
             n: the number of values to draw, B, of a variable that depends on nothing.
 
         Raises:
-            InputError: a variable that depends on nothing is to be drawn and its module takes no `batch_size`.
+            InputError: see `evaluate`.
         """
         if variable == self.observed:
             return evaluate(self.decoder, self.likelihood, values, value, n=n)
@@ -187,8 +187,8 @@ class VHE(nn.Module):
             {variable: (B, ...)}, including the decoder's; each also as an attribute: `sample().x`.
 
         Raises:
-            InputError: neither argument is given, a name is unknown, a default prior has never scored a value, or a
-                prior that depends on nothing takes no `batch_size`.
+            InputError: neither argument is given, a name is unknown, or a default prior has never scored a value; see
+                also `evaluate`.
         """
         inputs = inputs or {}
         self._check_known("inputs", inputs)

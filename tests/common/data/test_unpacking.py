@@ -33,6 +33,12 @@ def test_one_folder_is_unpacked_and_nothing_beside_it(tmp_path):
     assert (folder / "birds/b/c.txt").read_bytes() == TEXT
 
 
+@pytest.mark.parametrize("names", [("x/birds/a.txt", "y/z/birds/b.txt", "x/c.txt"), ("a.txt", "__MACOSX/a.txt")])
+def test_the_folder_is_found_inside_others_and_around_files_that_have_none(tmp_path, names):
+    unpack(write(tmp_path / "birds.zip", names), "birds")
+    assert files(tmp_path) == ["birds.zip", "birds/a.txt"]
+
+
 def test_an_archive_without_the_folder_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"birds.zip holds no folder birds: delete it and download it again"):
         unpack(write(tmp_path / "birds.zip", ("other/a.txt",)), "birds")

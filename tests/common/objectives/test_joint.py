@@ -1,10 +1,13 @@
 """What JMVAE, its students and JNF train, and what they, MVTCAE and CRMVAE bound. (Values: test_closed_forms.py.)"""
 
+import pytest
 import torch
 from torch.distributions import Normal
 
-from common.objectives import JmvaeElbo, JnfElbo
+from common.objectives import CrmvaeElbo, JmvaeElbo, JnfElbo
 from tests.helpers.digits import mnist_inputs, model_of
+from tests.helpers.fusions import with_fusion
+from tests.helpers.linear_gaussian import draw
 from tests.helpers.objectives import kl_to_prior
 
 
@@ -45,3 +48,15 @@ def test_jnfs_flows_train_no_decoder_and_no_joint_encoder():
     for name, p in model.named_parameters():
         torch.testing.assert_close(gradients[name], p.grad, msg=name)
         assert p.grad.any(), name
+
+
+@pytest.mark.parametrize("m", [2, 3, 4])
+def test_crmvaes_m_counts_all_modalities_and_absent_ones(m):
+    model, weights, scales = with_fusion("product", m)
+    inputs = draw(weights, scales, 5)
+    inputs["a"][1:3] = torch.nan
+    value, terms = CrmvaeElbo(model).bound(inputs, 0.3)
+    kls = {name: term for name, term in terms.items() if name.split("/")[1].startswith("kl")}
+    log_p = sum(term for name, term in terms.items() if name not in kls)
+    assert len(kls) == m + 1
+    torch.testing.assert_close(value, log_p / (2 * (m + 1)) - 0.3 * sum(kls.values()) / (m + 1))

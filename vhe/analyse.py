@@ -1,8 +1,8 @@
 """Classify characters given a few examples of each: an image goes to the class whose examples make it most likely.
 
-    python classify.py trained_models --data-dir data                           20-way, 5-shot
-    python classify.py trained_models --data-dir data --k-shot 1 --json out.json         one-shot; write a file too
-    python classify.py trained_models --data-dir data --episodes 100 --n-samples 20      closer figures
+    python analyse.py trained_models --data-dir data                           20-way, 5-shot
+    python analyse.py trained_models --data-dir data --k-shot 1 --json out.json         one-shot; write a file too
+    python analyse.py trained_models --data-dir data --episodes 100 --n-samples 20      closer figures
 
 An episode draws classes from all test characters, of any alphabet, and for each class some examples D and other images
 x. An image is assigned to the class with the largest estimate of log p(x|D). The table shows the accuracy with its 95 %
