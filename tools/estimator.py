@@ -43,6 +43,7 @@ from common.likelihoods import GroupedLikelihood
 from common.models import VAE, MultimodalVAE
 from common.models.choices import MODELS
 from reports.metrics import divergences
+from reports.tables import FEW_EFFECTIVE
 from tools.kinds import (
     Continuous,
     Counts,
@@ -332,19 +333,25 @@ class MultimodalEstimator(TransformerMixin, BaseEstimator):
     def score_samples(self, X: Any, n_samples: int = 1000) -> tuple[Any, Any]:  # noqa: ANN401
         """log p(x) of what each row has, and its standard error by the importance weights, (N,) each.
 
-        In nats, and in the units of the data, pixels in [0, 1]. Series where X has tables.
+        In nats, and in the units of the data, pixels in [0, 1]. Series where X has tables. One sample has no standard
+        error: NaN. Warns of rows whose estimate rests on few effective samples, which may be far too low.
         """
         rows, estimates = self.rows(X), []
         with drawing(self.seed_, self.model_.device):
             for batch in map(self.model_.observe, self.examples(rows).batches(BATCH_SIZE)):
                 has = tuple(batch.modalities) if batch.mask is None else batch.mask
                 estimates += importance_estimates(self.model_, batch, [has], has, n_samples)
-        log_p, ess = (torch.cat([getattr(x, name) for x in estimates]).double().cpu() for name in ("value", "ess"))
+        log_p, stderr, ess = (
+            torch.cat([getattr(x, name) for x in estimates]).double().cpu() for name in ("value", "stderr", "ess")
+        )
         for name in (name for name in self.scales_ if name in rows.tensors):
             deviation = torch.tensor(self.scales_[name], dtype=torch.float64)[:, 1]
             log_p -= (~rows.tensors[name].isnan()).double() @ deviation.log()
-        found = log_p.numpy(), (1 / ess - 1 / n_samples).clamp(min=0).sqrt().numpy()
-        return tuple(in_frame(x, None if rows.index is None else (), rows.index) for x in found)
+        few = int((ess < FEW_EFFECTIVE).sum())
+        if few:
+            rest = f"fewer than {FEW_EFFECTIVE} effective samples, the fewest {ess.min():.1f} of {n_samples}"
+            warnings.warn(f"log p of {few} of {len(ess)} rows rests on {rest}: raise n_samples", stacklevel=2)
+        return tuple(in_frame(x.numpy(), None if rows.index is None else (), rows.index) for x in (log_p, stderr))
 
     def save(self, folder: str | Path) -> None:
         """Write the model as a run's folder, which `load` and `common.checkpoints.load_model` read."""
