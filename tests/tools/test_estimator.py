@@ -177,6 +177,18 @@ def test_scores_are_log_p_of_what_a_row_has(quick, x):
     np.testing.assert_allclose(p[50:], expected, atol=0.15)
 
 
+def test_counts_above_float32s_whole_numbers_are_kept(x):
+    counts = np.array([[2.0**24 + 1, np.nan], [2.0**40 + 1, 3]])
+    assert Counts(2).tensor("n", counts).tolist() == [[2**24 + 1, -1], [2**40 + 1, 3]]
+    few = np.full((40, 2), 10**7) + np.arange(80).reshape(40, 2)
+    vae = fitted({"n": few, "m": few * 1.0}, {"n": Counts(2), "m": Counts(2)})
+    lacking = {"n": few * 1.0, "m": np.where(np.arange(40)[:, None] % 2, few, np.nan)}
+    whole = vae.impute(lacking)
+    assert np.array_equal(whole["n"], few) and not np.isnan(whole["m"]).any()
+    with pytest.raises(InputError, match="n has values that are no counts"):
+        Counts(2).tensor("n", np.array([[2.0**60, 0]]))
+
+
 def test_scores_of_few_effective_samples_are_warned_of(quick, x):
     few = {"b": arrays(x, 120)["b"]}
     with pytest.warns(UserWarning, match=r"of 120 rows rests on .* the fewest 1\.0 of 1: raise n_samples"):
