@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import sys
 import warnings
 
 import numpy as np
@@ -187,6 +188,12 @@ def test_counts_above_float32s_whole_numbers_are_kept(x):
     assert np.array_equal(whole["n"], few) and not np.isnan(whole["m"]).any()
     with pytest.raises(InputError, match="n has values that are no counts"):
         Counts(2).tensor("n", np.array([[2.0**60, 0]]))
+
+
+def test_a_train_py_in_a_package_of_ones_own_may_fit(x, tmp_path, monkeypatch):
+    (tmp_path / "__init__.py").touch()
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "train.py"), raising=False)
+    fitted(arrays(x, 80))
 
 
 def test_scores_of_few_effective_samples_are_warned_of(quick, x):
