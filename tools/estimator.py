@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import msgspec
 import numpy as np
@@ -83,13 +83,15 @@ NAMES = (
 )
 LEAST_KL, LEAST_GAIN = 0.05, 0.01  # of a modality that has not collapsed: nats, and of R^2 or accuracy
 FEWEST_JUDGED, MOST_JUDGED = 30, 1000  # rows by which a collapse is told
+MOST_MODALITIES = 500  # thousands take half a minute to build
+Kinds = Annotated[dict[str, Kind], msgspec.Meta(max_length=MOST_MODALITIES)]
 Networks = Mapping[str, tuple[Callable[[int], nn.Module], Callable[[int], nn.Module]]]
 
 
 class Options(NetworkOptions):
     """The options that a checkpoint's file is checked for."""
 
-    modalities: dict[str, Kind] = msgspec.field(default_factory=dict)
+    modalities: Kinds = msgspec.field(default_factory=dict)
     columns: dict[str, list[str]] = msgspec.field(default_factory=dict)
     scales: Scales = msgspec.field(default_factory=dict)
 
@@ -200,6 +202,10 @@ class MultimodalEstimator(TransformerMixin, BaseEstimator):
         """
         odd = [name for name, kind in self.modalities.items() if not isinstance(kind, Kind)]
         require(not odd, f"modalities must be Continuous(N), Counts(N), Labels(N) or Image(C, H, W), not {odd}")
+        require(
+            len(self.modalities) <= MOST_MODALITIES,
+            f"modalities are {len(self.modalities)}: give {MOST_MODALITIES} at most",
+        )
         require(self.model in NAMES, f"model must be one of {', '.join(NAMES)}, not {self.model!r}")
         check_device(self.device)
         require(
