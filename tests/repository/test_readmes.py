@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import get_args, get_type_hints
 
+from common import checkpoints
+
 import numpy as np
 import pytest
 import torch
@@ -27,7 +29,6 @@ import mnist_svhn.classifier
 import multimnist.data
 import multimnist.train
 import polymnist.train
-from common import checkpoints
 from common.data import Examples
 from common.encoders_decoders import SplitLinearLayer
 from common.likelihoods import BernoulliLikelihood, CategoricalLikelihood, GroupedLikelihood
