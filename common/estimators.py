@@ -28,7 +28,7 @@ from torch.distributions import Distribution
 
 from common.data.batches import Batch, Examples, check_known
 from common.encoders_decoders import zero_where_absent
-from common.errors import require
+from common.errors import require, require_names
 from common.execution import processes
 from common.execution.decoder import samples_at_once
 from common.likelihoods import log_prob
@@ -158,8 +158,7 @@ def importance_estimates(
         InputError: no samples, a mask that is not bool of shape (B, M), or an example lacks a target.
     """
     _check_samples(n_samples, at_once)
-    strings = [names for names in (given, *targets) if isinstance(names, str)]
-    require(not strings, f"name modalities in tuples: {', '.join(f'({name!r},), not {name!r}' for name in strings)}")
+    require_names(given, *targets)
     batch = model.observe(inputs)
     targets = [_mask(model, batch, target) for target in targets]  # each (B, M)
     scored = [name for name, columns in model.columns.items() if any(x[..., columns.slice].any() for x in targets)]

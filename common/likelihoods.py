@@ -335,8 +335,8 @@ def check_names(names: Iterable[str]) -> None:
         why = None
         if not re.fullmatch("[^.,|]+", name):
             why = "a name is not empty and has no . , or |"
-        elif hasattr(attributes, name):
-            why = "torch.nn.ModuleDict has an attribute of this name"
+        elif hasattr(attributes, name) or hasattr(GroupedLikelihood, name):
+            why = "the modules that hold the modalities' networks have an attribute of this name"
         elif re.fullmatch(r"kl|joint|mixture|ar|subset\d+", name):
             why = "a term of objectives has this name"
         require(why is None, f"a modality cannot be called {name!r}, {why}: rename it")

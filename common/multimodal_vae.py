@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 from common.data.batches import Batch, n_columns, observe
 from common.distributions.base import LatentDistribution
 from common.encoders_decoders import evaluation_mode, expert_params, expert_params_where, n_elements, outputs
-from common.errors import InputError, require
+from common.errors import InputError, require, require_names
 from common.likelihoods import GroupedLikelihood, check_class, check_shape
 from common.modalities import DecoderRecord, Modality, decoder_records, modalities_of, stack_values
 from common.private_latents import with_auxiliary, with_private
@@ -320,8 +320,7 @@ class MultimodalVAE(nn.Module):
         Raises:
             InputError: a modality that the model never models, or a value that a decoder needs and that is not given.
         """
-        if isinstance(modalities, str):
-            raise InputError(f"name modalities in a tuple: ({modalities!r},), not {modalities!r}")
+        require_names(modalities)
         names = self.modelled if modalities is None else modalities
         return self.likelihood(self.decoder_outputs(z, names, given))
 

@@ -34,7 +34,7 @@ from common.data import Examples
 from common.data.batches import is_missing
 from common.data.scales import Scales, in_units, scales_of, standardised
 from common.data.splits import hold_out
-from common.errors import require
+from common.errors import require, require_names
 from common.estimators import importance_estimates
 from common.execution import devices
 from common.execution.random_states import fixed_noise
@@ -142,7 +142,7 @@ class MultimodalEstimator(TransformerMixin, BaseEstimator):
         epochs, batch_size, lr: of Adam.
         validation_fraction, patience: a random share of the rows chooses the best epoch; training ends after `patience`
             epochs without a better one. 0: no rows, and all epochs.
-        device: "cpu", "cuda" or "mps".
+        device: "cpu" or "cuda".
         random_state: seed of all draws.
         save_dir: folder of the run, which must be empty; None: a temporary one.
         verbose: show progress.
@@ -285,6 +285,7 @@ class MultimodalEstimator(TransformerMixin, BaseEstimator):
             given: by default all modalities of X but the target.
             n_draws: of z, whose mean a prediction is.
         """
+        require_names(given)
         rows, names = self.rows(X), (target,) if isinstance(target, str) else tuple(target)
         unknown = [name for name in names if name not in self.modalities]
         require(not unknown, f"there is no modality {', '.join(unknown)}: there are {', '.join(self.modalities)}")
@@ -371,6 +372,7 @@ class MultimodalEstimator(TransformerMixin, BaseEstimator):
     @classmethod
     def load(cls, folder: str | Path, networks: Networks | None = None, device: str = "cpu") -> Self:
         """The estimator of a folder of `save`, or of save_dir; `networks` as it was given."""
+        check_device(device)
         config = load_config(folder, EXPERIMENT)
         options = msgspec.convert(config, Options, strict=False)
         named = {x: config[x] for x in ("model", "n_latents", "beta", "epochs", "batch_size", "lr", "patience")}
@@ -463,6 +465,6 @@ def masked(rows: Rows, mask: Mapping[str, Any] | None) -> dict[str, Tensor]:
 
 def check_device(device: str) -> None:
     """Raise InputError for a device that is not here."""
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    here = ", ".join(name for name, is_here in there.items() if is_here)
-    require(there.get(device, False), f"there is no device {device!r} here: give one of {here}")
+    why = "sums need float64, which mps lacks"
+    require(device in ("cpu", "cuda"), f"device must be cpu or cuda, not {device!r}: {why}")
+    require(device == "cpu" or torch.cuda.is_available(), "there is no GPU here for device='cuda': give device='cpu'")

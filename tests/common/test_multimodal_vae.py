@@ -2,11 +2,12 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+from common import ROOT
+
 import pytest
 import torch
 from torch import nn
 
-from common import ROOT
 from common.data import Batch
 from common.errors import InputError
 from common.execution.devices import run_in_bf16
@@ -128,7 +129,7 @@ def test_unusable_inputs_are_named():
     model, weights, scales = linear_gaussian(2)
     inputs = draw(weights, scales, 3)
     refused = [
-        (lambda: model.posterior(inputs, given="a"), r"name modalities in a tuple: \('a',\), not 'a'"),
+        (lambda: model.posterior(inputs, given="a"), r"name modalities in tuples: \('a',\), not 'a'"),
         (lambda: model.posterior({"a": inputs["a"]}, given=("b",)), "lack the modality b"),
         (lambda: model.reconstruct(inputs, given=()), "no modality is given: name at least one of a, b"),
     ]

@@ -340,7 +340,8 @@ def test_what_cannot_be_read_is_refused_in_a_line(quick, values, message):
     ("options", "message"),
     [
         ({"model": "jmvae"}, "model must be one of mvae, mmvae, "),
-        ({"device": "tpu"}, "there is no device 'tpu' here: give one of cpu"),
+        ({"device": "tpu"}, "device must be cpu or cuda, not 'tpu'"),
+        ({"device": "mps"}, "device must be cpu or cuda, not 'mps': sums need float64, which mps lacks"),
         ({"validation_fraction": 1.0}, "validation_fraction must lie in [0, 1), it is 1.0"),
         ({"epochs": 0}, "--epochs must be positive, not 0"),
         ({"n_latents": 0}, "--n-latents must be positive, not 0"),
@@ -351,6 +352,25 @@ def test_what_cannot_be_read_is_refused_in_a_line(quick, values, message):
 def test_options_that_do_not_exist_are_refused(options, message, x):
     with pytest.raises(InputError, match=re.escape(message)):
         fitted(arrays(x, 60), **options)
+
+
+def test_a_gpu_that_is_not_here_is_refused_before_anything_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="there is no GPU here for device='cuda': give device='cpu'"):
+        MultimodalEstimator.load(tmp_path / "nowhere", device="cuda")
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda vae, x: vae.transform(x, given="lab"),
+        lambda vae, x: vae.predict(x, "y", given="lab"),
+        lambda vae, x: vae.sample(2, names="lab"),
+    ],
+)
+def test_names_in_one_string_are_refused(quick, x, use):
+    with pytest.raises(InputError, match=r"name modalities in tuples: \('lab',\), not 'lab'"):
+        use(quick, arrays(x, 60))
 
 
 def test_more_is_refused(quick, x):
