@@ -22,11 +22,10 @@ if find_spec("gradio") is None and __name__ == "__main__":
     print(f"error: explore.py needs gradio: {install('gradio')}", file=sys.stderr)
     sys.exit(2)
 
-from common import fitted_priors
-
 import tyro
 from torch import Tensor
 
+from common import fitted_priors
 from common.checkpoints import experiment_of, load_model
 from common.execution import devices
 from common.latent_priors import Kind

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-import common  # noqa: F401 (before torch, whose threads it tells how to wait)
+import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
 
 import torch
 from torch import Tensor

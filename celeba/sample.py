@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-import common  # noqa: F401 (before torch, whose threads it tells how to wait)
+import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
 
 import torch
 import tyro

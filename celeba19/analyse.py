@@ -10,7 +10,7 @@ others are left open.
 
 from functools import partial
 
-import common  # noqa: F401 (before torch, whose threads it tells how to wait)
+import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
 
 import torch
 

@@ -34,12 +34,11 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import ClassVar
 
-import common  # noqa: F401 (before torch, whose threads it tells how to wait)
-from common import fitted_priors
-
+import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
 import torch
 from torch import Tensor, nn
 
+from common import fitted_priors
 from common.data import Examples
 from common.errors import require, require_positive
 from common.execution import devices, processes

@@ -12,7 +12,7 @@ much of the caption the image tells. Padding adds nothing; only --paper uses the
 
 from dataclasses import dataclass
 
-import common  # noqa: F401 (before torch, whose threads it tells how to wait)
+import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
 
 import torch
 

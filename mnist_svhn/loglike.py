@@ -11,7 +11,7 @@ mnist tells about svhn. Only --paper uses the weights of the likelihoods.
 
 from dataclasses import dataclass
 
-import common  # noqa: F401 (before torch, whose threads it tells how to wait)
+import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
 
 import torch
 

@@ -13,7 +13,7 @@ right. A table by character stands below. What else is measured and drawn: `pyth
 from dataclasses import dataclass
 from functools import partial
 
-import common  # noqa: F401 (before torch, whose threads it tells how to wait)
+import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
 
 from torch import Tensor
 

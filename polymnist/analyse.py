@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from statistics import fmean
 
-import common  # noqa: F401 (before torch, whose threads it tells how to wait)
+import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
 
 from torch import Tensor
 

@@ -12,7 +12,7 @@ estimated with samples of each encoder alone too. Weights and beta play no part;
 from dataclasses import dataclass
 from functools import partial
 
-import common  # noqa: F401 (before torch, whose threads it tells how to wait)
+import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
 
 import torch
 

@@ -6,11 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from common import fitted_priors
-
 import torch
 from torch import Tensor
 
+from common import fitted_priors
 from common.checkpoints import load_config
 from common.data.batches import Batch, Examples
 from common.data.splits import only_complete

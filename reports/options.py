@@ -5,11 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from common import fitted_priors
-
 import tyro
 from torch.distributions import Distribution
 
+from common import fitted_priors
 from common.checkpoints import load_model
 from common.data.batches import Examples
 from common.errors import option, require, require_positive, require_seed

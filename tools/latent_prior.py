@@ -14,11 +14,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
-from common import fitted_priors, latent_priors
-
 import torch
 import tyro
 
+from common import fitted_priors, latent_priors
 from common.checkpoints import EXPERIMENTS, experiment_of, load_config, load_model
 from common.data.batches import Examples
 from common.data.splits import only_complete

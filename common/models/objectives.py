@@ -9,7 +9,6 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from common import objectives
-
 from common.errors import option, require
 from common.models.choices import MODELS, Model
 from common.models.families import Family

@@ -1,11 +1,10 @@
 import math
 from types import SimpleNamespace
 
-from common import estimators
-
 import pytest
 import torch
 
+from common import estimators
 from common.errors import InputError
 from common.estimators import MIN_SAMPLES, ImportanceWeights, importance_estimates, log_marginal, weighted_joint
 from common.execution.decoder import DECODED_AT_ONCE

@@ -2,12 +2,11 @@
 
 import math
 
-from common import latent_priors
-
 import pytest
 import torch
 from torch import nn
 
+from common import latent_priors
 from common.errors import Diverged, InputError
 from common.fitted_priors import latents_of, own_latents
 from common.latent_priors import FIRST, MafPrior, ScorePrior, fit, signal_and_noise

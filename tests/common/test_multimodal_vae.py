@@ -2,12 +2,11 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-from common import ROOT
-
 import pytest
 import torch
 from torch import nn
 
+from common import ROOT
 from common.data import Batch
 from common.errors import InputError
 from common.execution.devices import run_in_bf16

@@ -14,11 +14,10 @@ import re
 import tarfile
 from pathlib import Path
 
-from common import estimators
-
 import pytest
 import tyro
 
+from common import estimators
 from common.checkpoints import experiment_of, load_config, load_model
 from common.errors import InputError
 from common.estimators import QUALITIES

@@ -4,13 +4,12 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-from common import io
-
 import torch
 
 import cub.analyse
 import mnist_svhn.analyse
 import polymnist.train
+from common import io
 from common.data import Examples
 from common.distributions import DiagonalGaussian
 from common.execution import processes, random_states

@@ -2,10 +2,9 @@
 
 from types import SimpleNamespace
 
-from common import fitted_priors
-
 import torch
 
+from common import fitted_priors
 from common.multimodal_vae import MultimodalVAE
 from reports import sampling
 from tests.helpers.scripts import call

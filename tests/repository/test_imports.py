@@ -11,7 +11,6 @@ from functools import cache
 from graphlib import TopologicalSorter
 
 import common
-
 from tests.helpers.scripts import ROOT
 
 ENTRY = re.compile(r"^(    |        )(\w+)(/?): \S", re.MULTILINE)

@@ -13,8 +13,6 @@ import sys
 from pathlib import Path
 from typing import get_args, get_type_hints
 
-from common import checkpoints
-
 import numpy as np
 import pytest
 import torch
@@ -29,6 +27,7 @@ import mnist_svhn.classifier
 import multimnist.data
 import multimnist.train
 import polymnist.train
+from common import checkpoints
 from common.data import Examples
 from common.encoders_decoders import SplitLinearLayer
 from common.likelihoods import BernoulliLikelihood, CategoricalLikelihood, GroupedLikelihood

@@ -5,8 +5,6 @@ import json
 import sys
 from dataclasses import fields
 
-from common import checkpoints
-
 import pytest
 import torch
 import tyro
@@ -18,6 +16,7 @@ import mnist.train
 import mnist_svhn.train
 import multimnist.train
 import polymnist.train
+from common import checkpoints
 from common.data import Examples
 from common.encoders_decoders import SharedNetwork, SplitLinearLayer
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood

@@ -3,11 +3,10 @@
 import shutil
 from importlib import import_module
 
-from common import fitted_priors
-
 import pytest
 import torch
 
+from common import fitted_priors
 from common.checkpoints import BEST, load_model
 from common.data import Examples
 from common.errors import InputError

@@ -2,10 +2,9 @@ import re
 import sys
 import time
 
-from common import progress
-
 import pytest
 
+from common import progress
 from common.progress import progress_bar
 from training.loop import show_means
 from training.runs import Progress, report_epoch

@@ -4,13 +4,12 @@ import math
 from pathlib import Path
 from types import SimpleNamespace
 
-from common import checkpoints
-
 import pytest
 import torch
 from PIL import Image
 from torch import nn
 
+from common import checkpoints
 from common.errors import InputError
 from common.io import save_tensors
 from tests.helpers.data_config import data_config

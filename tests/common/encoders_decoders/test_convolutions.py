@@ -1,11 +1,10 @@
 from copy import deepcopy
 
-from common import convolutions
-
 import pytest
 import torch
 from torch import nn
 
+from common import convolutions
 from common.convolutions import ConvTranspose2d, FromPixel
 
 SHAPES = {
