@@ -26,6 +26,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
+import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
+
 import torch
 from torch import Tensor
 

@@ -9,6 +9,8 @@ is trained and written: `python ../mnist/weak_supervision.py --help`.
 
 from dataclasses import dataclass
 
+import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
+
 from torch import Tensor
 
 from celeba import train

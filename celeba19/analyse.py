@@ -10,6 +10,8 @@ others are left open.
 
 from functools import partial
 
+import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
+
 import torch
 
 from celeba import analyse as celeba

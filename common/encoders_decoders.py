@@ -244,7 +244,8 @@ def has_batch_norm(network: nn.Module) -> bool:
 def is_repeatable(network: nn.Module) -> bool:
     """Whether some rows of a training batch, run again alone, give the same outputs: no batch norm, no dropout."""
     dropout = nn.modules.dropout._DropoutNd
-    return not has_batch_norm(network) and not any(isinstance(module, dropout) for module in network.modules())
+    draws = (isinstance(x, dropout) or (isinstance(x, nn.RNNBase) and x.dropout > 0) for x in network.modules())
+    return not has_batch_norm(network) and not any(draws)
 
 
 def outputs(network: nn.Module, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -254,13 +255,20 @@ def outputs(network: nn.Module, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
     """
     if len(inputs[0]) > 1 or not network.training or not has_batch_norm(network):
         return network(*inputs)
-    modes = [(module, module.training) for module in network.modules()]
+    with evaluation_mode(network):
+        return network(*inputs)
+
+
+@contextmanager
+def evaluation_mode(network: nn.Module) -> Iterator[None]:
+    """Set the network and its parts to evaluation mode, and afterwards those that were in training mode back."""
+    in_training = [module for module in network.modules() if module.training]
     network.eval()
     try:
-        return network(*inputs)
+        yield
     finally:
-        for module, mode in modes:
-            module.training = mode
+        for module in in_training:
+            module.training = True
 
 
 @contextmanager

@@ -20,6 +20,12 @@ def require(condition: bool, message: str) -> None:
         raise InputError(message)
 
 
+def require_names(*given: object) -> None:
+    """Raise `InputError` for names of modalities that are one string, which would be read letter by letter."""
+    strings = [names for names in given if isinstance(names, str)]
+    require(not strings, f"name modalities in tuples: {', '.join(f'({x!r},), not {x!r}' for x in strings)}")
+
+
 def require_positive(config: object, *fields: str) -> None:
     """Raise `InputError` for options of a config, numbers or tuples of them, that are neither None nor positive."""
     for field in fields:

@@ -4,10 +4,17 @@ The weights lambda and beta do not enter them; only `weighted_joint` keeps lambd
 
 .. math:: \log p(x_A) \approx \log \frac1K \sum_k \frac{p(z_k) \prod_{m \in A} p(x_m|z_k)}{q(z_k)}, \quad z_k \sim q
 
-(Burda et al. 2016, arXiv 1509.00519, eq. 8.) The proposal q is q(z|x_G) of the `given` modalities G, for energy-based
-and JNF's posteriors their own proposal, or the prior if G is empty. The expectation of the estimate is a lower bound on
-log p(x_A), which it approaches as K grows. No two examples share samples, so that the standard error of a mean over
-examples counts the noise of the estimates too.
+(Burda et al. 2016, arXiv 1509.00519, eq. 8.) The proposal q is the prior if no modality is `given`. Else it is a
+defensive mixture of the prior and r, the posterior q(z|x_G) of the given modalities G, or the proposal that
+energy-based and JNF's posteriors have:
+
+.. math:: q(z) = (1 - a) \, r(z) + a \, p(z), \qquad a = 1/10
+
+(Hesterberg 1995, Technometrics 37(2), 185-194; Owen & Zhou 2000, JASA 95(449), 135-143.) Weights are then at most
+p(x_A|z) / a, also where r misses values of z that explain x_A. Every tenth sample is the prior's, from a random one of
+the first ten on; fewer than ten samples are all from r. The expectation of the estimate is a lower bound on log p(x_A),
+which it approaches as K grows. No two examples share samples, so that the standard error of a mean over examples counts
+the noise of the estimates too.
 """
 
 import math
@@ -21,7 +28,7 @@ from torch.distributions import Distribution
 
 from common.data.batches import Batch, Examples, check_known
 from common.encoders_decoders import zero_where_absent
-from common.errors import require
+from common.errors import require, require_names
 from common.execution import processes
 from common.execution.decoder import samples_at_once
 from common.likelihoods import log_prob
@@ -29,6 +36,7 @@ from common.multimodal_vae import MultimodalVAE
 from common.objectives.importance import IwaeElbo
 
 MIN_SAMPLES = 50  # of an example, before its sampling may end
+EVERY = 10  # one sample in this many is drawn from the prior
 QUALITIES = ("effective samples", "variance of log-weights")  # of an estimate, as the tables name them
 
 
@@ -37,12 +45,15 @@ class Estimate(NamedTuple):
 
     value: log p, (B,), nats.
     ess: the effective number of samples (sum w)^2 / sum w^2, (B,), in [1, K].
-    variance: the variance of the K log-weights, (B,), nats^2; it is 0 if q is the exact posterior.
+    variance: the variance of the log-weights of r's samples with r alone as proposal, (B,), nats^2; it is 0 if r is the
+        exact posterior.
+    stderr: the standard error of `value` by the delta method, sqrt(1 / ess - 1 / K), (B,), nats; NaN for K = 1.
     """
 
     value: Tensor
     ess: Tensor
     variance: Tensor
+    stderr: Tensor
 
     def named(self, name: str) -> dict[str, Tensor]:
         """{name: value}, and under "QUALITY, name" how well the proposal fits, for each of QUALITIES; each (B,)."""
@@ -78,31 +89,40 @@ class ImportanceWeights:
             # float64: a sum of -20,000 nats in float32 loses weights a thousand times smaller
             return torch.full((n_examples,), value, dtype=torch.float64, device=device)
 
-        self.n = filled(0)  # samples of each example
+        self.n, self.n_varied = filled(0), filled(0)  # samples of each example; those of the mean and the squares
         self.mean, self.squares = filled(0), filled(0)  # of the log-weights; the sum of their squared deviations
         self.log_sum, self.log_sum_of_squares = filled(-torch.inf), filled(-torch.inf)
 
-    def add(self, log_w: Tensor, rows: Tensor | slice = slice(None)) -> None:
-        """Add the log-weights of more samples, (..., R), nats, of R examples; by default of all."""
+    def add(self, log_w: Tensor, rows: Tensor | slice = slice(None), varied: Tensor | None = None) -> None:
+        """Add the log-weights of more samples, (..., R), nats, of R examples; by default of all.
+
+        Args:
+            varied: the log-weights whose variance is estimated, (..., R); by default `log_w`.
+        """
         self.dtype, log_w = log_w.dtype, log_w.flatten(0, -2).double()
-        k, n = len(log_w), self.n[rows]
-        deviation = log_w.mean(dim=0) - self.mean[rows]
-        self.squares[rows] += (log_w - log_w.mean(dim=0)).square().sum(dim=0)
-        self.squares[rows] += deviation.square() * (n * k / (n + k))  # Chan et al. 1979
-        self.mean[rows] += deviation * (k / (n + k))
+        varied = log_w if varied is None else varied.flatten(0, -2).double()
+        if len(varied):
+            k, n = len(varied), self.n_varied[rows]
+            deviation = varied.mean(dim=0) - self.mean[rows]
+            self.squares[rows] += (varied - varied.mean(dim=0)).square().sum(dim=0)
+            self.squares[rows] += deviation.square() * (n * k / (n + k))  # Chan et al. 1979
+            self.mean[rows] += deviation * (k / (n + k))
+            self.n_varied[rows] += k
         self.log_sum[rows] = torch.logaddexp(self.log_sum[rows], log_w.logsumexp(dim=0))
         self.log_sum_of_squares[rows] = torch.logaddexp(self.log_sum_of_squares[rows], (2 * log_w).logsumexp(dim=0))
-        self.n[rows] += k
+        self.n[rows] += len(log_w)
 
     def estimate(self) -> Estimate:
-        """The logarithm of the mean weight, the effective number of samples, and the log-weights' variance."""
+        """The logarithm of the mean weight, and how far to trust it."""
         value, log_ess = self.log_sum - self.n.log(), 2 * self.log_sum - self.log_sum_of_squares
-        return Estimate(*(x.to(self.dtype) for x in (value, log_ess.exp(), self.squares / self.n)))
+        found = (value, log_ess.exp(), self.squares / self.n_varied, self.standard_error())
+        return Estimate(*(x.to(self.dtype) for x in found))
 
     def standard_error(self) -> Tensor:
-        """The standard error of the logarithm of the mean weight by the delta method, (B,), nats."""
+        """The standard error of the logarithm of the mean weight by the delta method, (B,), nats; NaN for one."""
         log_ess = 2 * self.log_sum - self.log_sum_of_squares
-        return ((-log_ess).exp() - 1 / self.n).clamp(min=0).sqrt()
+        error = ((-log_ess).exp() - 1 / self.n).clamp(min=0).sqrt()
+        return torch.where(self.n > 1, error, torch.nan)
 
 
 @torch.no_grad()
@@ -138,43 +158,59 @@ def importance_estimates(
         InputError: no samples, a mask that is not bool of shape (B, M), or an example lacks a target.
     """
     _check_samples(n_samples, at_once)
-    strings = [names for names in (given, *targets) if isinstance(names, str)]
-    require(not strings, f"name modalities in tuples: {', '.join(f'({name!r},), not {name!r}' for name in strings)}")
+    require_names(given, *targets)
     batch = model.observe(inputs)
     targets = [_mask(model, batch, target) for target in targets]  # each (B, M)
     scored = [name for name, columns in model.columns.items() if any(x[..., columns.slice].any() for x in targets)]
     rows, drawn = torch.arange(len(batch), device=model.device), 0  # rows: the R examples that are still sampled
     proposal, prior = _proposal(model, batch, given), model.prior()
-    q, weights = proposal(rows), [ImportanceWeights(len(batch), model.device) for _ in targets]
-    fastest, values = samples_at_once(model, q.event_shape[-1]), Batch(batch.modalities, observed=batch.observed)
+    r, weights = proposal(rows), [ImportanceWeights(len(batch), model.device) for _ in targets]
+    fastest, values = samples_at_once(model, r.event_shape[-1]), Batch(batch.modalities, observed=batch.observed)
     if batch.mask is not None:  # absent values may have no density
         has = {name: batch.mask[..., model.columns[name].slice].any(dim=1) for name in values.modalities}
         values.modalities = {name: zero_where_absent(x, has[name]) for name, x in values.modalities.items()}
+    has_given = bool(given.any()) if isinstance(given, Tensor) else len(given) > 0
+    # a prior of one latent broadcasts to any number of them, and cannot be sampled
+    defended = has_given and n_samples >= EVERY and model.latent_dim == r.event_shape[-1]
+    first = int(torch.randint(EVERY, ())) if defended else 0
     while drawn < n_samples and len(rows):
         k = min(at_once or max(1, fastest // len(rows)), n_samples - drawn)
-        z = q.sample((k,))  # (k, R, D)
-        part = values[rows]
-        log_p = {}  # (k, R, n), n = 1 unless it is a set
-        for name, p in model.decode(z, scored, part.modalities).items():
-            observed = part.observed.get(name)
-            of_elements = log_prob(name, p, part.modalities[name], leading=2, observed=observed)
-            log_p[name] = of_elements.reshape(k, len(rows), -1)
-        log_ratio = prior.log_prob(z) - q.log_prob(z)  # (k, R)
+        n = (first + drawn + k) // EVERY - (first + drawn) // EVERY if defended else 0
+        z = _drawn(r, prior, k, n)  # (k, R, D)
+        log_p = _log_likelihoods(model, z, scored, values[rows])
+        log_prior, log_r = prior.log_prob(z), r.log_prob(z)  # (k, R)
+        log_q = torch.logaddexp(log_r + math.log(1 - 1 / EVERY), log_prior - math.log(EVERY)) if defended else log_r
         for target, target_weights in zip(targets, weights, strict=True):
             selected = target[rows]  # (R, M)
             terms = (
                 torch.where(selected[..., model.columns[name].slice], x, 0).sum(dim=-1) for name, x in log_p.items()
             )
-            log_w = log_ratio + sum(terms)
+            log_joint, some = log_prior + sum(terms), selected.any(dim=1)
             # log p of an empty target, a set without any of its elements, is 0 without noise
-            target_weights.add(torch.where(selected.any(dim=1), log_w, 0), rows)
+            log_w, log_w_of_r = (torch.where(some, log_joint - x, 0) for x in (log_q, log_r))
+            target_weights.add(log_w, rows, log_w_of_r[: k - n])
         drawn += k
         if tolerance is not None and drawn >= MIN_SAMPLES:
             error, before = torch.stack([x.standard_error() for x in weights]).amax(dim=0), len(rows)  # (B,)
             rows = (~(error < tolerance)).nonzero().squeeze(1)  # those without a positive weight, of error NaN, go on
             if 0 < len(rows) < before:
-                q = proposal(rows)
+                r = proposal(rows)
     return [target_weights.estimate() for target_weights in weights]
+
+
+def _drawn(r: Distribution, prior: Distribution, k: int, n: int) -> Tensor:
+    """k samples of each of R examples, the last n from the prior, the others from r: (k, R, D)."""
+    z = r.sample((k,))
+    return torch.cat([z[n:], prior.sample((n, z.shape[1]))]) if n else z
+
+
+def _log_likelihoods(model: MultimodalVAE, z: Tensor, names: Sequence[str], values: Batch) -> dict[str, Tensor]:
+    """log p(x_m|z) of the named modalities at z (k, R, D): {name: (k, R, n)}, nats, n = 1 unless it is a set."""
+    log_p = {}
+    for name, p in model.decode(z, names, values.modalities).items():
+        of_elements = log_prob(name, p, values.modalities[name], leading=2, observed=values.observed.get(name))
+        log_p[name] = of_elements.reshape(*z.shape[:2], -1)
+    return log_p
 
 
 def _check_samples(n_samples: int, at_once: int | None) -> None:

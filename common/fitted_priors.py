@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from common.checkpoints import check_fit, load_config
 from common.data.batches import Batch, Examples
-from common.errors import require
+from common.errors import require, require_names
 from common.execution import processes
 from common.io import folder_of, load_tensors, save_tensors
 from common.latent_priors import KINDS, Kind, LatentPrior
@@ -38,6 +38,7 @@ def latents_of(model: MultimodalVAE, examples: Examples, own: bool) -> Tensor:
 
 def own_latents(model: MultimodalVAE, inputs: Mapping[str, Tensor] | Batch, given: Sequence[str]) -> Tensor:
     """A draw of each given modality's expert, (B, M, D); zeros for the others."""
+    require_names(given)
     drawn = {name: model.posterior(inputs, (name,)).sample() for name in given}
     nothing = torch.zeros_like(drawn[given[0]])
     return torch.stack([drawn.get(name, nothing) for name in model.modalities], dim=1)

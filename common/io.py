@@ -7,6 +7,7 @@ import contextlib
 import io
 import os
 import pickle
+import pickletools
 import re
 import secrets
 import stat
@@ -30,6 +31,9 @@ T = TypeVar("T")
 AGAIN = "delete it, and it will be made again"
 DOWNLOAD_AGAIN = "delete it and download it again (--download)"
 MIB = 2**20
+KNOWN = re.compile(  # of a checkpoint's pickle
+    r"collections\.OrderedDict|torch\._utils\._rebuild_(tensor|tensor_v2|parameter)|torch\.(cuda\.)?\w+Storage"
+)
 MAX_VALUES = 10**6  # values that a file of ours never reaches
 # what torch, numpy, Pillow, zipfile and scipy raise for changed bytes
 DAMAGE = (
@@ -137,7 +141,8 @@ def as_type(value: Any, kind: type[T], name: str, remedy: str) -> T:  # noqa: AN
 
     try:
         return msgspec.convert(value, kind, dec_hook=unchanged)
-    except (msgspec.ValidationError, TypeError, AttributeError) as error:  # AttributeError: a tensor for a dict
+    # AttributeError: a tensor for a dict; UnicodeEncodeError: half of a character
+    except (msgspec.ValidationError, TypeError, AttributeError, UnicodeEncodeError) as error:
         raise InputError(f"{name} is damaged, {brief(error)}: {remedy}") from error
 
 
@@ -156,16 +161,41 @@ def load_tensors(path: Path, kind: type[T], missing: str, damaged: str) -> T:
         if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:  # torch.save compresses nothing
                 check_total(archive, path.stat().st_size)
+        foreign = next((name for name in _globals_of(file) if not _is_known(name)), None)
+        harm = "and loading that could run code or fill the memory"
+        require(foreign is None, f"{path} is refused: it holds {foreign and foreign[:100]}, {harm}: {damaged}")
         file.seek(0)
         try:
             content = torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:  # whose message advises to load it all the same
-            foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
-            code = f"{path} is refused: it holds {foreign and foreign[1][:100]}, and loading that could run code"
-            require(foreign is None, f"{code}: {damaged}")
             raise InputError(f"{path} is damaged or not a checkpoint: {damaged}") from error
     require(not _is_larger_in_memory(content), f"{path} is damaged, it holds odd tensors or lists: {damaged}")
     return as_type(content, kind, str(path), damaged)
+
+
+def _globals_of(file: BinaryIO) -> Iterator[str]:
+    """The names of the functions and classes that a file of torch.save refers to, before anything is unpickled."""
+    file.seek(0)
+    if file.read(4) == b"PK\x03\x04":
+        with zipfile.ZipFile(file) as archive:
+            entries = [entry for entry in archive.infolist() if entry.filename.endswith("data.pkl")]
+            pickles = [io.BytesIO(archive.read(entry)) for entry in entries]
+    else:  # five pickles: a magic number, the protocol, sizes of numbers, the content, the keys of its tensors
+        pickles = [file] * 5
+        file.seek(0)
+    for content in pickles:
+        for opcode, value, _ in pickletools.genops(content):
+            if opcode.name in ("GLOBAL", "INST"):
+                yield value.replace(" ", ".", 1)
+
+
+def _is_known(name: str) -> bool:
+    """Whether a function or class of a pickle makes tensors and plain containers, or is a caller's of safe_globals.
+
+    torch allows others, such as bytearray and torch.FloatTensor, which take as much memory as they are asked for.
+    """
+    safe = (f"{x.__module__}.{x.__qualname__}" for x in torch.serialization.get_safe_globals())
+    return KNOWN.fullmatch(name) is not None or name in safe
 
 
 def _is_larger_in_memory(content: object) -> bool:

@@ -143,12 +143,23 @@ class NormalLikelihood(nn.Module):
         return p.mean
 
 
+class LargeCounts(NegativeBinomial):
+    """A negative binomial whose log-probabilities are computed in float64.
+
+    At a count of 10^6 the logarithm of the gamma function is 10^7 nats, of which float32 loses one.
+    """
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-probability of counts (...), floats or whole numbers: (...), nats."""
+        p = NegativeBinomial(self.total_count.double(), logits=self.logits.double(), validate_args=False)
+        return p.log_prob(value.double()).to(self.logits.dtype)
+
+
 class NegativeBinomialLikelihood(nn.Module):
     r"""Independent counts, overdispersed: the variance is mean + mean^2 / r.
 
-    r is at most e^8: beyond, where the counts are Poisson's but for 1 in 3,000 of their variance a count of the mean,
-    float32 loses the difference of two logarithms of the gamma function.
-    Range: log-means from -40 to 40, log r from -40; counts are floats.
+    r is at most e^8: beyond, the counts are Poisson's but for 1 in 3,000 of their variance a count of the mean.
+    Range: log-means from -40 to 40, log r from -40; counts are floats or whole numbers.
     """
 
     event_dims = 1
@@ -157,7 +168,7 @@ class NegativeBinomialLikelihood(nn.Module):
         """Log-means and log r of D counts (..., 2 D) -> p(x|z), batch shape (...), event shape (D,)."""
         log_mean, log_r = in_float32(output).chunk(2, dim=-1)
         log_r = log_r.clamp(max=MOST_LOG_R)
-        p = NegativeBinomial(log_r.exp(), logits=log_mean - log_r, validate_args=False)
+        p = LargeCounts(log_r.exp(), logits=log_mean - log_r, validate_args=False)
         return Independent(p, 1, validate_args=False)
 
     def point(self, p: Distribution) -> Tensor:
@@ -330,8 +341,8 @@ def check_names(names: Iterable[str]) -> None:
         why = None
         if not re.fullmatch("[^.,|]+", name):
             why = "a name is not empty and has no . , or |"
-        elif hasattr(attributes, name):
-            why = "torch.nn.ModuleDict has an attribute of this name"
+        elif hasattr(attributes, name) or hasattr(GroupedLikelihood, name):
+            why = "the modules that hold the modalities' networks have an attribute of this name"
         elif re.fullmatch(r"kl|joint|mixture|ar|subset\d+", name):
             why = "a term of objectives has this name"
         require(why is None, f"a modality cannot be called {name!r}, {why}: rename it")

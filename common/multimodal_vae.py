@@ -1,6 +1,8 @@
 """The one model class: six pieces and the modalities that they serve."""
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -8,8 +10,8 @@ from torch.distributions import Distribution
 
 from common.data.batches import Batch, n_columns, observe
 from common.distributions.base import LatentDistribution
-from common.encoders_decoders import expert_params, expert_params_where, n_elements, outputs
-from common.errors import InputError, require
+from common.encoders_decoders import evaluation_mode, expert_params, expert_params_where, n_elements, outputs
+from common.errors import InputError, require, require_names
 from common.likelihoods import GroupedLikelihood, check_class, check_shape
 from common.modalities import DecoderRecord, Modality, decoder_records, modalities_of, stack_values
 from common.private_latents import with_auxiliary, with_private
@@ -318,8 +320,7 @@ class MultimodalVAE(nn.Module):
         Raises:
             InputError: a modality that the model never models, or a value that a decoder needs and that is not given.
         """
-        if isinstance(modalities, str):
-            raise InputError(f"name modalities in a tuple: ({modalities!r},), not {modalities!r}")
+        require_names(modalities)
         names = self.modelled if modalities is None else modalities
         return self.likelihood(self.decoder_outputs(z, names, given))
 
@@ -365,12 +366,11 @@ class MultimodalVAE(nn.Module):
         """p(x_m|z) for one z, batch shape (1,), or (1, n) for a set; None where there is none without a condition."""
         if name not in self.modelled or self.modality[name].given:
             return None
-        training = self.training
-        self.eval()  # batch norm refuses a batch of one in training
-        with torch.compiler.set_stance("force_eager"):  # compiling for one row would take long and slow down other rows
-            p = self.decode(next(self.parameters()).new_zeros(1, self.latent_dim), (name,))[name]
-        self.train(training)
-        return p
+        # compiling for one row would take long and slow down other rows; the import that says so takes seconds, and
+        # without it nothing has been compiled
+        stance = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+        with evaluation_mode(self), stance:  # batch norm refuses a batch of one in training
+            return self.decode(next(self.parameters()).new_zeros(1, self.latent_dim), (name,))[name]
 
     @torch.no_grad()
     def generate(self, n: int, latents: Distribution | None = None) -> dict[str, Tensor]:

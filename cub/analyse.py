@@ -34,6 +34,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import ClassVar
 
+import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
 import torch
 from torch import Tensor, nn
 

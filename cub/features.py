@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
+
 import msgspec
 import numpy as np
 import torch

@@ -12,6 +12,8 @@ much of the caption the image tells. Padding adds nothing; only --paper uses the
 
 from dataclasses import dataclass
 
+import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
+
 import torch
 
 from cub.data import CAPTIONS

@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
+
 import torch
 from torch import Tensor
 

@@ -12,6 +12,8 @@ its columns' deviations.
 
 from functools import partial
 
+import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
+
 import torch
 from torch import Tensor
 

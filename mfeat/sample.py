@@ -12,6 +12,8 @@ the units of the files; and a picture of the same name, of pix, which says the d
 from dataclasses import dataclass
 from typing import ClassVar
 
+import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
+
 import torch
 from torch import Tensor
 

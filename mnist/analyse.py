@@ -17,6 +17,8 @@ and of the posteriors in the plane) and kl.png (KLs by latent) into the model's 
 from collections.abc import Callable
 from functools import partial
 
+import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
+
 import torch
 from torch import Tensor, nn
 

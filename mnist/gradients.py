@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import product
 
+import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
+
 import torch
 from torch import nn
 

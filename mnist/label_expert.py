@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
+
 import torch
 import tyro
 from torch import Tensor, nn

@@ -20,6 +20,8 @@ A VAE has log p(image) alone, with samples of q(z|image); a CVAE log p(image|tex
 from collections.abc import Sequence
 from functools import partial
 
+import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
+
 import torch
 from torch import Tensor
 

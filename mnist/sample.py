@@ -19,6 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
+import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
+
 import numpy as np
 import torch
 from torch import Tensor

@@ -20,6 +20,8 @@ umap.png (draws of the prior and of the posteriors in the plane) and kl.png (KLs
 from dataclasses import dataclass
 from functools import partial
 
+import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
+
 from torch import Tensor
 
 from common.data import Examples

@@ -11,6 +11,8 @@ mnist tells about svhn. Only --paper uses the weights of the likelihoods.
 
 from dataclasses import dataclass
 
+import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
+
 import torch
 
 from mnist_svhn.data import load

@@ -13,6 +13,8 @@ right. A table by character stands below. What else is measured and drawn: `pyth
 from dataclasses import dataclass
 from functools import partial
 
+import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
+
 from torch import Tensor
 
 from common.data import Examples

@@ -2,8 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, TypedDict, get_type_hints
 
@@ -13,7 +12,7 @@ from msgspec import Meta
 from torch import Tensor, nn
 from torch.distributions import Independent, OneHotCategorical
 
-from common.encoders_decoders import SplitLinearLayer
+from common.encoders_decoders import SplitLinearLayer, evaluation_mode
 from common.errors import InputError, require
 from common.likelihoods import (
     BernoulliLikelihood,
@@ -162,18 +161,6 @@ def likelihood(config: MMVAEConfig, name: str, decoder: nn.Module) -> nn.Module:
         return LOCATION_SCALE[dist](params.get("scale", 1.0), event_dims)
     require(not params, f"decoder_dist_params of {name}: {dist} has none, leave out {', '.join(sorted(params))}")
     return FunctionLikelihood(dist, event_dims) if callable(dist) else DISCRETE[dist](event_dims)
-
-
-@contextmanager
-def evaluation_mode(network: nn.Module) -> Iterator[None]:
-    """Set the network and its parts to evaluation mode, and afterwards those that were in training mode back."""
-    in_training = [module for module in network.modules() if module.training]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module in in_training:
-            module.training = True
 
 
 def default_encoder(shape: tuple[int, ...], latent_dim: int) -> nn.Module:

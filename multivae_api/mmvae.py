@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from common.checkpoints import check_fit
+from common.encoders_decoders import evaluation_mode
 from common.errors import require
 from common.estimators import importance_estimates, weighted_joint
 from common.likelihoods import GroupedLikelihood
@@ -26,7 +27,6 @@ from multivae_api.config import (
     check_options,
     default_decoder,
     default_encoder,
-    evaluation_mode,
     likelihood,
     weights,
 )

@@ -21,6 +21,8 @@ from functools import partial
 from pathlib import Path
 from statistics import fmean
 
+import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
+
 from torch import Tensor
 
 from common.data import Examples

@@ -12,6 +12,8 @@ estimated with samples of each encoder alone too. Weights and beta play no part;
 from dataclasses import dataclass
 from functools import partial
 
+import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
+
 import torch
 
 from common.estimators import joint_and_each

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from common.data.batches import Batch, Examples
-from common.errors import require
+from common.errors import require, require_names
 from common.estimators import joint_and_each, log_marginal, weighted_joint
 from common.multimodal_vae import MultimodalVAE
 from common.subsets import named_subsets
@@ -76,6 +76,7 @@ def likelihood_given(
         target, given: T and S, without a modality in common.
         sampling: n_samples and tolerance of `common.estimators.log_marginal`.
     """
+    require_names(target, given)
 
     def in_order(names: Sequence[str]) -> str:
         return ",".join(name for name in model.modalities if name in names)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, MixtureSameFamily, MultivariateNormal
 from torch.nn.functional import pad
@@ -278,6 +277,8 @@ def gaussian_mixture(model: MultimodalVAE, train: Examples, n_components: int) -
     seed = int(torch.randint(2**31, ()))
 
     def fit() -> tuple[Tensor, ...]:
+        from sklearn.mixture import GaussianMixture  # here, since the import takes a second
+
         fitted = GaussianMixture(n_components, random_state=seed).fit(z.numpy())
         weights, means, covariances = map(torch.from_numpy, (fitted.weights_, fitted.means_, fitted.covariances_))
         return weights, means, torch.linalg.cholesky(covariances)

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import msgspec
 import numpy as np
@@ -34,7 +34,7 @@ from common.data import Examples
 from common.data.batches import is_missing
 from common.data.scales import Scales, in_units, scales_of, standardised
 from common.data.splits import hold_out
-from common.errors import require
+from common.errors import require, require_names
 from common.estimators import importance_estimates
 from common.execution import devices
 from common.execution.random_states import fixed_noise
@@ -43,6 +43,7 @@ from common.likelihoods import GroupedLikelihood
 from common.models import VAE, MultimodalVAE
 from common.models.choices import MODELS
 from reports.metrics import divergences
+from reports.tables import FEW_EFFECTIVE
 from tools.kinds import (
     Continuous,
     Counts,
@@ -82,13 +83,15 @@ NAMES = (
 )
 LEAST_KL, LEAST_GAIN = 0.05, 0.01  # of a modality that has not collapsed: nats, and of R^2 or accuracy
 FEWEST_JUDGED, MOST_JUDGED = 30, 1000  # rows by which a collapse is told
+MOST_MODALITIES = 500  # thousands take half a minute to build
+Kinds = Annotated[dict[str, Kind], msgspec.Meta(max_length=MOST_MODALITIES)]
 Networks = Mapping[str, tuple[Callable[[int], nn.Module], Callable[[int], nn.Module]]]
 
 
 class Options(NetworkOptions):
     """The options that a checkpoint's file is checked for."""
 
-    modalities: dict[str, Kind] = msgspec.field(default_factory=dict)
+    modalities: Kinds = msgspec.field(default_factory=dict)
     columns: dict[str, list[str]] = msgspec.field(default_factory=dict)
     scales: Scales = msgspec.field(default_factory=dict)
 
@@ -139,7 +142,7 @@ class MultimodalEstimator(TransformerMixin, BaseEstimator):
         epochs, batch_size, lr: of Adam.
         validation_fraction, patience: a random share of the rows chooses the best epoch; training ends after `patience`
             epochs without a better one. 0: no rows, and all epochs.
-        device: "cpu", "cuda" or "mps".
+        device: "cpu" or "cuda".
         random_state: seed of all draws.
         save_dir: folder of the run, which must be empty; None: a temporary one.
         verbose: show progress.
@@ -199,6 +202,10 @@ class MultimodalEstimator(TransformerMixin, BaseEstimator):
         """
         odd = [name for name, kind in self.modalities.items() if not isinstance(kind, Kind)]
         require(not odd, f"modalities must be Continuous(N), Counts(N), Labels(N) or Image(C, H, W), not {odd}")
+        require(
+            len(self.modalities) <= MOST_MODALITIES,
+            f"modalities are {len(self.modalities)}: give {MOST_MODALITIES} at most",
+        )
         require(self.model in NAMES, f"model must be one of {', '.join(NAMES)}, not {self.model!r}")
         check_device(self.device)
         require(
@@ -278,6 +285,7 @@ class MultimodalEstimator(TransformerMixin, BaseEstimator):
             given: by default all modalities of X but the target.
             n_draws: of z, whose mean a prediction is.
         """
+        require_names(given)
         rows, names = self.rows(X), (target,) if isinstance(target, str) else tuple(target)
         unknown = [name for name in names if name not in self.modalities]
         require(not unknown, f"there is no modality {', '.join(unknown)}: there are {', '.join(self.modalities)}")
@@ -332,19 +340,25 @@ class MultimodalEstimator(TransformerMixin, BaseEstimator):
     def score_samples(self, X: Any, n_samples: int = 1000) -> tuple[Any, Any]:  # noqa: ANN401
         """log p(x) of what each row has, and its standard error by the importance weights, (N,) each.
 
-        In nats, and in the units of the data, pixels in [0, 1]. Series where X has tables.
+        In nats, and in the units of the data, pixels in [0, 1]. Series where X has tables. One sample has no standard
+        error: NaN. Warns of rows whose estimate rests on few effective samples, which may be far too low.
         """
         rows, estimates = self.rows(X), []
         with drawing(self.seed_, self.model_.device):
             for batch in map(self.model_.observe, self.examples(rows).batches(BATCH_SIZE)):
                 has = tuple(batch.modalities) if batch.mask is None else batch.mask
                 estimates += importance_estimates(self.model_, batch, [has], has, n_samples)
-        log_p, ess = (torch.cat([getattr(x, name) for x in estimates]).double().cpu() for name in ("value", "ess"))
+        log_p, stderr, ess = (
+            torch.cat([getattr(x, name) for x in estimates]).double().cpu() for name in ("value", "stderr", "ess")
+        )
         for name in (name for name in self.scales_ if name in rows.tensors):
             deviation = torch.tensor(self.scales_[name], dtype=torch.float64)[:, 1]
             log_p -= (~rows.tensors[name].isnan()).double() @ deviation.log()
-        found = log_p.numpy(), (1 / ess - 1 / n_samples).clamp(min=0).sqrt().numpy()
-        return tuple(in_frame(x, None if rows.index is None else (), rows.index) for x in found)
+        few = int((ess < FEW_EFFECTIVE).sum())
+        if few:
+            rest = f"fewer than {FEW_EFFECTIVE} effective samples, the fewest {ess.min():.1f} of {n_samples}"
+            warnings.warn(f"log p of {few} of {len(ess)} rows rests on {rest}: raise n_samples", stacklevel=2)
+        return tuple(in_frame(x.numpy(), None if rows.index is None else (), rows.index) for x in (log_p, stderr))
 
     def save(self, folder: str | Path) -> None:
         """Write the model as a run's folder, which `load` and `common.checkpoints.load_model` read."""
@@ -358,6 +372,7 @@ class MultimodalEstimator(TransformerMixin, BaseEstimator):
     @classmethod
     def load(cls, folder: str | Path, networks: Networks | None = None, device: str = "cpu") -> Self:
         """The estimator of a folder of `save`, or of save_dir; `networks` as it was given."""
+        check_device(device)
         config = load_config(folder, EXPERIMENT)
         options = msgspec.convert(config, Options, strict=False)
         named = {x: config[x] for x in ("model", "n_latents", "beta", "epochs", "batch_size", "lr", "patience")}
@@ -450,6 +465,6 @@ def masked(rows: Rows, mask: Mapping[str, Any] | None) -> dict[str, Tensor]:
 
 def check_device(device: str) -> None:
     """Raise InputError for a device that is not here."""
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    here = ", ".join(name for name, is_here in there.items() if is_here)
-    require(there.get(device, False), f"there is no device {device!r} here: give one of {here}")
+    why = "sums need float64, which mps lacks"
+    require(device in ("cpu", "cuda"), f"device must be cpu or cuda, not {device!r}: {why}")
+    require(device == "cpu" or torch.cuda.is_available(), "there is no GPU here for device='cuda': give device='cpu'")

@@ -16,6 +16,7 @@ from common.encoders_decoders import SplitLinearLayer, WithColumns, WithMissing,
 from common.errors import InputError, brief, require
 from common.likelihoods import CategoricalLikelihood, NegativeBinomialLikelihood, NormalLikelihood
 
+MOST_COUNT = 2**53  # from there on float64, which reads the values, has not all counts
 WIDTH, CHANNELS, SMALLEST = 256, 32, 4  # hidden units; channels of an image's first convolution; side of its last
 
 
@@ -74,10 +75,11 @@ class Counts(Continuous, frozen=True, tag=True):
     """Counts (N, columns), 0, 1, 2, ...: negative binomial with a learned dispersion for each column."""
 
     def tensor(self, name: str, x: Any) -> Tensor:  # noqa: ANN401
-        x = super().tensor(name, x).float()
-        whole = bool(((x == x.round()) & (x >= 0) | x.isnan()).all())
+        """int64 (N, columns), -1 where one is missing: float32 has not all counts above 2^24."""
+        x = super().tensor(name, x)
+        whole = bool(((x == x.round()) & (x >= 0) & (x < MOST_COUNT) | x.isnan()).all())
         require(whole, f"{name} has values that are no counts: give 0, 1, 2, ..., or Continuous({self.columns})")
-        return x
+        return x.nan_to_num(-1).long()
 
     def encoder(self, d: int) -> nn.Module:
         encoder = super().encoder(d)
@@ -88,7 +90,7 @@ class Counts(Continuous, frozen=True, tag=True):
 
     def score(self, x: Tensor, predicted: Tensor) -> float:
         """R^2 of log(1 + x)."""
-        return super().score(x.log1p(), predicted.log1p())
+        return super().score(x.double().masked_fill(x < 0, torch.nan).log1p(), predicted.log1p())
 
 
 class Labels(msgspec.Struct, frozen=True, tag=True):

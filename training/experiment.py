@@ -127,6 +127,8 @@ def _check_folder(name: str) -> None:
     """Raise InputError if the running script is the train.py of a copied folder that still imports the original."""
     script = Path(getattr(sys.modules["__main__"], "__file__", "")).resolve()
     folder = script.parent
-    is_copy = name in EXPERIMENTS and script.name == "train.py" and (folder / "__init__.py").exists()
+    is_copy = (
+        EXPERIMENTS.get(name) == f"{name}.model" and script.name == "train.py" and (folder / "__init__.py").exists()
+    )
     message = f"{script} trains {name}, not {folder.name}: write {folder.name} for {name} in the files of this folder"
     require(not is_copy or folder.name == name, message)

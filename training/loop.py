@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from common.checkpoints import BEST, LAST, check_fit, start_from
 from common.data.batches import Examples
+from common.encoders_decoders import evaluation_mode
 from common.errors import Diverged, require
 from common.execution import processes, random_states
 from common.execution.cuda_graphs import CapturedStep
@@ -42,9 +43,8 @@ def annealed(step: int, annealing_steps: int) -> float:
 
 def validation_means(objective: Objective, examples: Split, seed: int, beta: float) -> dict[str, float]:
     """Means of the bound and its terms, in nats, always with the same latent noise."""
-    meter = Meter()
-    objective.eval()
-    with random_states.fixed_noise(seed + processes.rank(), next(objective.parameters()).device), torch.no_grad():
+    meter, device = Meter(), next(objective.parameters()).device
+    with evaluation_mode(objective), random_states.fixed_noise(seed + processes.rank(), device), torch.no_grad():
         rows = torch.arange(len(examples), device=examples.device)[processes.local_rows()]
         for loaded, index in streams.feed(examples, rows.split(EVALUATION_BATCH)):
             meter.add(objective.bound(loaded[index], beta), len(index))
@@ -135,6 +135,8 @@ class Trainer:
             InputError: the loss is not finite, or a file cannot be written; the last good checkpoint is kept.
             KeyboardInterrupt: after Ctrl-C, with a checkpoint of that very batch saved.
         """
+        if not self.model.training:  # else its parts keep their modes: some may be frozen
+            self.objective.train()
         self._restore()
         self.last_drawn = time.monotonic()
         if self._finished() and processes.any_process(self.run.was_killed_while_drawing()):
@@ -200,7 +202,6 @@ class Trainer:
         progress, config, started = self.progress, self.config, time.monotonic()
         start = seen = progress.batch * config.batch_size  # examples of the epoch
         meter, n_train = Meter(progress.sums, progress.n), len(self.train)
-        self.objective.train()
         shown = {"shown": config.log_interval > 0, "desc": f"epoch {epoch}", "unit": " examples", "leave": False}
         with progress_bar(total=n_train, initial=start, **shown) as bar:
             for b, n, examples, index in self._batches(epoch):
@@ -293,8 +294,8 @@ class Trainer:
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:
         """A context in evaluation mode with fixed noise; the random draws of the training do not change."""
-        self.objective.eval()
-        with random_states.fixed_noise(self.config.seed, self.device), torch.no_grad():
+        noise = random_states.fixed_noise(self.config.seed, self.device)
+        with evaluation_mode(self.objective), noise, torch.no_grad():
             yield
 
 

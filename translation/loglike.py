@@ -11,6 +11,8 @@ blanks after them too; analyse.py reads a text up to its first blank.
 from dataclasses import dataclass
 from functools import partial
 
+import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
+
 import torch
 from torch import Tensor
 

@@ -14,6 +14,8 @@ On one idle core of an AMD EPYC the defaults take 8 seconds with independent pix
 
 from dataclasses import dataclass
 
+import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
+
 import torch
 from torch import Tensor
 

@@ -9,6 +9,8 @@ predictive samples: new elements of a class, given five of it.
 
 from dataclasses import dataclass
 
+import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, Normal

@@ -8,6 +8,8 @@ style. A fifth of all pairs of content and style is held out; its predictions ar
 
 from dataclasses import dataclass
 
+import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
+
 import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal

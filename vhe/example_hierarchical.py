@@ -8,6 +8,8 @@ of a family differ. All is Gaussian, so that log p(data) is known exactly.
 
 from dataclasses import dataclass
 
+import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
 
+import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
+
 import torch
 import tyro
 from torch import Generator, Tensor

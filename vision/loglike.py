@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
+
 import torch
 from torch import Tensor
 

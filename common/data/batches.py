@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.errors import InputError, require
+from common.errors import InputError, require, require_names
 
 
 @dataclass
@@ -96,7 +96,7 @@ class Batch:
             InputError: no modality is given, or one that the batch lacks.
         """
         require(len(given) > 0, f"no modality is given: name at least one of {', '.join(self.modalities)}")
-        require(not isinstance(given, str), f"name modalities in a tuple: ({given!r},), not {given!r}")
+        require_names(given)
         absent = [name for name in given if name not in self.modalities]
         require(not absent, f"the inputs lack the modality {', '.join(absent)}: they have {', '.join(self.modalities)}")
         x = self.modalities[given[0]]
@@ -196,6 +196,7 @@ def check_known(names: Iterable[str], columns: Collection[str]) -> None:
 
 def _check_tensors(values: Mapping[str, object]) -> None:
     arrays = {name: type(x).__name__ for name, x in values.items() if not isinstance(x, Tensor)}
+    arrays |= {name: "nested" for name, x in values.items() if name not in arrays and x.is_nested}
     remedy = "torch.as_tensor(x) makes one of rows of equal length"
     require(not arrays, f"modalities must be tensors, these are not: {arrays}; {remedy}")
 
@@ -284,6 +285,7 @@ class Examples:
             InputError: they have a mask, with columns for all modalities, or a named one is derived from another that
                 is not named.
         """
+        require_names(names)
         if {*self.modalities, *self.derived} <= set(names):
             return self
         require(self.mask is None, "examples with a mask keep all modalities: select modalities before masking")

@@ -1,5 +1,7 @@
+import codecs
 import resource
 import zipfile
+from collections import OrderedDict
 from dataclasses import asdict, dataclass
 from types import SimpleNamespace
 
@@ -17,6 +19,7 @@ from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import MVAE
 from common.objectives import StandardElbo
 from mnist.model import build
+from tools import estimator
 from training import Trainer
 from training.options import RunConfig
 from training.runs import Run
@@ -68,6 +71,53 @@ def test_code_is_refused_and_never_run(tmp_path, zip_format):
     with pytest.raises(InputError, match=r"refused: it holds .*eval, and loading that could run code"):
         load_model(path)
     assert not trace.exists()
+
+
+class Called:
+    """A call that torch's own loader of tensors allows."""
+
+    def __init__(self, function, *args):
+        self.function, self.args = function, args
+
+    def __reduce__(self):
+        return self.function, self.args
+
+
+@pytest.mark.parametrize("zip_format", [True, False])
+@pytest.mark.parametrize(
+    "call",
+    [(bytearray, 3 << 30), (codecs.encode, "ab" * 200_000, "punycode"), (torch.FloatTensor, 1 << 30), (complex, 1, 2)],
+)
+def test_calls_that_take_memory_or_time_are_refused_before_they_are_made(tmp_path, monkeypatch, zip_format, call):
+    path = tmp_path / "model_best.pth.tar"
+    torch.save({"state_dict": Called(*call)}, path, _use_new_zipfile_serialization=zip_format)
+    monkeypatch.setattr(torch, "load", lambda *args, **options: pytest.fail("it was unpickled"))
+    with pytest.raises(InputError, match=r"refused: it holds \S+, and loading that could run code or fill the memory"):
+        load(path)
+
+
+@pytest.mark.parametrize("zip_format", [True, False])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64, torch.int64, torch.bool, torch.uint8])
+def test_tensors_of_every_type_are_loaded(tmp_path, zip_format, dtype):
+    path, content = tmp_path / "c.pth.tar", {"a": [torch.nn.Parameter(torch.ones(2)), torch.ones(3, 1).to(dtype)]}
+    torch.save(OrderedDict(content), path, _use_new_zipfile_serialization=zip_format)
+    torch.testing.assert_close(load(path), content)
+
+
+def test_half_a_character_in_a_field_is_one_line(tmp_path):
+    for checkpoint in (ours(config={"n_latents": "\ud800"}), ours(format="\ud800")):
+        save_tensors(tmp_path / BEST, checkpoint)
+        with pytest.raises(InputError, match="is damaged, .*surrogates not allowed") as error:
+            load_model(tmp_path)
+        assert "\n" not in str(error.value)
+
+
+def test_thousands_of_modalities_are_refused_before_they_are_built(tmp_path, monkeypatch):
+    kinds = {f"m{i}": {"type": "Continuous", "columns": 1} for i in range(501)}
+    monkeypatch.setattr(estimator, "build", lambda config: pytest.fail("it was built"))
+    save_tensors(tmp_path / BEST, ours(experiment="estimator", config={"modalities": kinds}))
+    with pytest.raises(InputError, match="length <= 500 - at `.*modalities`"):
+        load_model(tmp_path)
 
 
 def test_another_experiments_checkpoint_is_named(tmp_path):

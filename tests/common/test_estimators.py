@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from common import estimators
 from common.errors import InputError
 from common.estimators import MIN_SAMPLES, ImportanceWeights, importance_estimates, log_marginal, weighted_joint
 from common.execution.decoder import DECODED_AT_ONCE
@@ -31,6 +32,51 @@ def test_other_proposals_converge_to_the_same_value(target, given, private):
     inputs = draw(weights, scales, 4)
     value = log_marginal(model, inputs, target, given, n_samples=50_000)
     torch.testing.assert_close(value, exact_log_p(weights, scales, inputs, target), rtol=0, atol=0.15)
+
+
+@pytest.mark.parametrize("at_once", [None, 1, 7])
+def test_a_proposal_that_misses_the_target_is_defended(at_once):
+    """The posterior given a lies far away; without the prior's share of the samples log p is thousands of nats low."""
+    torch.manual_seed(0)
+    model, weights, scales = linear_gaussian(2)
+    inputs = draw(weights, scales, 20)
+    exact = exact_log_p(weights, scales, inputs, ("b",))
+    inputs["a"] = inputs["a"] + 40
+    (estimate,) = importance_estimates(model, inputs, [("b",)], ("a",), 2000 if at_once is None else 200, at_once)
+    errors = (estimate.value - exact) / estimate.stderr
+    assert estimate.stderr.max() < (0.4 if at_once is None else 1.2) and errors.square().mean().sqrt() < 1.5
+    assert estimate.variance.min() > 100, "of the posterior's own samples"
+
+
+@pytest.mark.parametrize(("n_samples", "at_once"), [(10, None), (200, 1), (200, 7), (200, None)])
+def test_one_sample_in_ten_is_the_priors(monkeypatch, n_samples, at_once):
+    model, weights, scales = linear_gaussian(1)
+    inputs, counts = draw(weights, scales, 3), []
+    sample = estimators._drawn
+    monkeypatch.setattr(estimators, "_drawn", lambda r, p, k, n: counts.append((k, n)) or sample(r, p, k, n))
+    (estimate,) = importance_estimates(model, inputs, [("a",)], ("a",), n_samples, at_once)
+    assert [sum(x) for x in zip(*counts, strict=True)] == [n_samples, n_samples // 10]
+    torch.testing.assert_close(estimate.variance, torch.zeros(3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(("n_samples", "at_once"), [(10, 3), (17, None)])
+def test_the_mean_weight_is_unbiased_for_any_number_of_samples(n_samples, at_once):
+    model, weights, scales = linear_gaussian(2)
+    inputs = {name: x.expand(4000, -1) for name, x in draw(weights, scales, 1).items()}
+    errors = []
+    for _ in range(10):
+        value = log_marginal(model, inputs, ("a", "b"), ("a",), n_samples, at_once)
+        errors.append((value - exact_log_p(weights, scales, inputs, ("a", "b"))).exp().mean() - 1)
+    errors = torch.stack(errors)
+    assert errors.mean().abs() < 4 * errors.std() / len(errors) ** 0.5 + 1e-3 and errors.mean().abs() < 0.05
+
+
+def test_one_sample_has_no_standard_error():
+    model, weights, scales = linear_gaussian(1)
+    inputs = draw(weights, scales, 3)
+    for n_samples in (1, 2):
+        (estimate,) = importance_estimates(model, inputs, [("a",)], (), n_samples)
+        assert (estimate.stderr.isnan() == (n_samples == 1)).all()
 
 
 def test_samples_are_shared_among_targets():
@@ -124,10 +170,9 @@ def test_with_a_tolerance_each_example_is_sampled_until_its_error_is_small(monke
     examples = [r for _, r in shapes]
     assert encoded == [40] and drawn == list(dict.fromkeys(examples)) and len(drawn) > 3
     assert examples[0] == 40 and examples == sorted(examples, reverse=True)
-    assert estimates[0].ess.min() >= MIN_SAMPLES - 1, "the posterior given a is exact for a alone"
     assert 0.03 < (estimates[1].value - exact).square().mean().sqrt() < 0.13
     shapes.clear()
-    importance_estimates(model, inputs, [("a", "b")], ("a", "b"), 1000, at_once=10, tolerance=1e-6)
+    importance_estimates(model, inputs, [("a", "b")], ("a", "b"), 1000, at_once=10, tolerance=0.1)
     assert shapes == [(10, 40)] * (MIN_SAMPLES // 10), "the exact proposal takes the fewest samples"
 
 
@@ -136,7 +181,7 @@ def test_weights_never_enter():
     model.weights = {"a": 50.0, "b": 3.0}
     inputs = draw(weights, scales, 5)
     torch.testing.assert_close(
-        log_marginal(model, inputs, ("a", "b")), exact_log_p(weights, scales, inputs, ("a", "b"))
+        log_marginal(model, inputs, ("a", "b"), n_samples=5), exact_log_p(weights, scales, inputs, ("a", "b"))
     )
 
 
@@ -148,7 +193,8 @@ def test_a_target_must_be_there():
         log_marginal(model, inputs, ("a",), ("b",))
     with pytest.raises(InputError, match="at least one importance sample, not 0"):
         log_marginal(model, inputs, ("b",), n_samples=0)
-    torch.testing.assert_close(log_marginal(model, inputs, ("b",)), exact_log_p(weights, scales, inputs, ("b",)))
+    exact = exact_log_p(weights, scales, inputs, ("b",))
+    torch.testing.assert_close(log_marginal(model, inputs, ("b",), n_samples=5), exact)
 
 
 def test_a_targets_mask_selects_from_what_examples_have():

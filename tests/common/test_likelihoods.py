@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from scipy.stats import nbinom
@@ -112,6 +114,22 @@ def test_the_decoder_gives_the_scales_too(event_dims, shape):
     known = Independent(Normal(loc, log_scale.exp() + 0.01), event_dims)
     torch.testing.assert_close(p.log_prob(x), known.log_prob(x))
     assert likelihood.point(p).equal(loc)
+
+
+@pytest.mark.parametrize(("mean", "columns"), [(1e6, 2000), (1e7, 100)])
+def test_large_counts_lose_nothing_in_float32(mean, columns):
+    """The log-gammas of such counts are 1e7 to 1e8 nats. Gradients are those of float64 too."""
+    log_mean = torch.full((columns,), math.log(mean)) + 0.1 * torch.randn(columns)
+    output = torch.cat([log_mean, torch.full((columns,), 3.0)]).requires_grad_()
+    x = (log_mean.double() + 0.2 * torch.randn(columns)).exp().round()
+    p = NegativeBinomialLikelihood()(output)
+    r = output[columns:].detach().double().exp().numpy()
+    known = nbinom.logpmf(x.numpy(), r, r / (r + output[:columns].detach().double().exp().numpy())).sum()
+    assert p.log_prob(x.long()).item() == pytest.approx(known, abs=0.05)
+    (found,) = torch.autograd.grad(p.log_prob(x.long()), output)
+    doubled = output.detach().double().requires_grad_()
+    (exact,) = torch.autograd.grad(NegativeBinomialLikelihood()(doubled).log_prob(x), doubled)
+    torch.testing.assert_close(found.double(), exact, rtol=1e-4, atol=1e-4)
 
 
 def test_counts_are_negative_binomial():

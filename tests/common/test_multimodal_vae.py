@@ -1,9 +1,12 @@
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
+from common import ROOT
 from common.data import Batch
 from common.errors import InputError
 from common.execution.devices import run_in_bf16
@@ -125,10 +128,31 @@ def test_unusable_inputs_are_named():
     model, weights, scales = linear_gaussian(2)
     inputs = draw(weights, scales, 3)
     refused = [
-        (lambda: model.posterior(inputs, given="a"), r"name modalities in a tuple: \('a',\), not 'a'"),
+        (lambda: model.posterior(inputs, given="a"), r"name modalities in tuples: \('a',\), not 'a'"),
         (lambda: model.posterior({"a": inputs["a"]}, given=("b",)), "lack the modality b"),
         (lambda: model.reconstruct(inputs, given=()), "no modality is given: name at least one of a, b"),
     ]
     for call, message in refused:
         with pytest.raises(InputError, match=message):
             call()
+
+
+def test_a_decoder_that_fails_alone_leaves_each_modules_mode():
+    model = build(SimpleNamespace(n_latents=2, model="mvae", posterior="gaussian"))
+    model.encoder["image"].eval()  # frozen by the caller
+    modes = [module.training for module in model.modules()]
+    assert model.decoded_once("image").batch_shape == (1,) and modes == [x.training for x in model.modules()]
+    model.decoder["image"] = nn.Linear(3, 3)
+    with pytest.raises(RuntimeError):
+        model.decoded_once("image")
+    assert model.training and model.decoder["image"].training and not model.encoder["image"].training
+
+
+def test_no_first_look_at_a_decoder_imports_the_compiler():
+    """Which takes seconds; what is compiled already is run as it is written."""
+    code = (
+        "import sys; from types import SimpleNamespace; from mnist.model import build; "
+        "build(SimpleNamespace(n_latents=2, model='mvae', posterior='gaussian')).decoded_once('image'); "
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

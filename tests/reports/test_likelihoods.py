@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from common.errors import InputError
 from common.subsets import named_subsets
 from reports.likelihoods import likelihood_given, likelihoods_by_size
 from tests.helpers.linear_gaussian import draw, exact_log_p, linear_gaussian
@@ -28,6 +29,11 @@ def test_the_exact_posterior_gives_exact_values():
     for n, mean in means.items():
         torch.testing.assert_close(rows[f"log p(x_S), S of {n}"], mean)
     torch.testing.assert_close(rows["log p(x_T|x_S), S of 2, T all others"], means[3] - means[2])
+
+
+def test_a_string_does_not_name_its_letters():
+    with pytest.raises(InputError, match=r"name modalities in tuples: \('bc',\), not 'bc'"):
+        likelihood_given(*private_linear_gaussian()[:1], {}, ("a",), "bc")
 
 
 @pytest.mark.parametrize("fusion", ["poe", "moe"])

@@ -116,3 +116,22 @@ def test_imported_names_exist():
                 known = module in MODULES and hasattr(importlib.import_module(module), attribute or "__name__")
                 missing += [] if known else [f"{name}: {module}.{attribute}"]
     assert not missing
+
+
+def test_common_is_imported_before_torch():
+    """It says how OpenMP's threads wait, which torch reads when it is loaded: in each script and top-level package."""
+    loads_torch = {"torch", "torchvision", "sklearn"}
+    for name, path in MODULES.items():
+        package = path.name == "__init__.py" and "." not in name and name not in ("common", "tests", "reference")
+        script = "__main__" in path.read_text() and name.split(".")[0] not in (
+            "reference",
+            "tests",
+            "tools",
+            "training",
+        )
+        bases = [module.split(".")[0] for module, _ in imported_names(name)]
+        if package:
+            assert bases[0] == "common", f"{name} lacks `import common` above its other imports"
+        elif script:
+            first = next((base for base in bases if base in {"common", *loads_torch}), "common")
+            assert first == "common", f"{name} lacks `import common` above other imports"

@@ -213,6 +213,28 @@ def test_callbacks_follow_a_run_and_leave_it_as_it_is(tmp_path, uninterrupted):
     assert_same_run(tmp_path, uninterrupted)
 
 
+def test_frozen_parts_stay_frozen_and_the_rest_trains(tmp_path):
+    """Also after validation, and after a callback, in which all is in evaluation mode."""
+    modes, seen = {}, []
+
+    def build(config):
+        model = mnist_train.build(config)
+        model.encoder["image"].eval()
+        modes["model"] = model
+        return model
+
+    def callback(opened, line):
+        seen.append(any(module.training for module in modes["model"].modules()))
+        raise RuntimeError("a mistake of the callback's")
+
+    experiment = mnist_train.experiment()._replace(build=build)
+    with pytest.raises(RuntimeError, match="mistake"):
+        run(config(tmp_path, epochs=1), experiment, callbacks=[callback])
+    model = modes["model"]
+    assert seen == [False] and model.training and model.encoder["text"].training
+    assert not any(module.training for module in model.encoder["image"].modules())
+
+
 def test_exit_codes(capsys):
     def fails(error):
         def main(_):

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from submitit.helpers import DelayedSubmission
 
-from common.checkpoints import LAST, load
+from common.checkpoints import BEST, LAST, load
 from common.errors import InputError
 from common.io import as_type, read_json, write_atomically
 from tools.reproduction.commands import (
@@ -159,14 +159,18 @@ def train_and_measure(run: Run, before: Run | None, site: Site) -> None:
         return
     training = partial(training_command, run, before, site)
     epochs, annealing = epochs_within(site.setting(run), training, folder, site)
-    first = [training(epochs, annealing, folder), *following_commands(run, site)]
+    train, following = training(epochs, annealing, folder), following_commands(run, site)
     measures = measure_commands(run, site)
-    for command in first:
-        call(command, folder, site.threads)
+    call(train, folder, site.threads)
+    for command, after in zip(following, run.plan.then, strict=True):
+        done = folder / f"{slug(after)}.done"
+        if not done.exists() or done.stat().st_mtime < (folder / BEST).stat().st_mtime:  # of an earlier model
+            call(command, folder, site.threads)
+            done.touch()
     for name, command in measures.items():
         if not (folder / f"{name}.json").exists():
             call(command, folder, site.threads)
-    commands = [shlex.join(["python", *command[1:]]) for command in (*first, *measures.values())]
+    commands = [shlex.join(["python", *command[1:]]) for command in (train, *following, *measures.values())]
     content = result_of(run, site, epochs, commands)
     as_type(content, Result, f"the result of {run.name}", "delete the damaged files of its folder")
     text = json.dumps(content, indent=1, ensure_ascii=False).replace(f"{site.save_dir}/", "")  # paths of any machine

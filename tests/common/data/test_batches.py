@@ -64,11 +64,17 @@ def test_absence_becomes_a_mask_and_callers_tensors_stay():
         ({"a": torch.zeros(2), "c": torch.zeros(2)}, "unknown modality c: the model has a, b"),
         (Examples({"a": torch.zeros(2)}), "give a batch or tensors by name, not Examples: .* makes one"),
         ({"a": np.zeros(2)}, "must be tensors, these are not: {'a': 'ndarray'}"),
+        ({"a": torch.nested.nested_tensor([torch.zeros(2)] * 2, layout=torch.jagged)}, "are not: {'a': 'nested'}"),
     ],
 )
 def test_inputs_that_are_no_batch_are_refused(inputs, message):
     with pytest.raises(InputError, match=message):
         observe(inputs, columns_of(dict.fromkeys("ab")))
+
+
+def test_a_string_does_not_name_its_letters():
+    with pytest.raises(InputError, match=r"name modalities in tuples: \('ab',\), not 'ab'"):
+        Examples({"a": torch.zeros(2), "b": torch.zeros(2)}).only("ab")
 
 
 def test_modalities_are_derived_as_they_are_needed():

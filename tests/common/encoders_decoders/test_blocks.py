@@ -57,7 +57,7 @@ def test_stacked_layers_start_as_linear_ones():
 
 def test_networks_with_batch_norm_or_dropout_do_not_repeat_their_outputs():
     assert is_repeatable(nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3)))
-    for layer in (nn.BatchNorm1d(3), nn.Dropout(), nn.Dropout2d()):
+    for layer in (nn.BatchNorm1d(3), nn.Dropout(), nn.Dropout2d(), nn.GRU(3, 3, num_layers=2, dropout=0.1)):
         assert not is_repeatable(nn.Sequential(nn.ReLU(), nn.Sequential(layer, nn.ReLU())))
 
 

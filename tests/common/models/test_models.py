@@ -136,7 +136,7 @@ def test_pieces_that_do_not_fit_are_refused(fusion, changed, message):
         )
 
 
-@pytest.mark.parametrize("name", ["type", "a|b", "", "kl", "subset1"])
+@pytest.mark.parametrize("name", ["type", "point", "forward", "training", "a|b", "", "kl", "subset1"])
 def test_names_of_networks_and_terms_are_refused(name):
     """The KL's term is joint/kl, and of two terms of one name the last would be in metrics.jsonl alone."""
     for make in (

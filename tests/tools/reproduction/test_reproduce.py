@@ -178,6 +178,32 @@ def test_a_budget_counts_the_epoch_that_measures_it(tmp_path, monkeypatch, hours
     assert not (tmp_path / "probe").exists()
 
 
+def test_after_a_failed_measure_nothing_is_fitted_again_unless_the_model_is_new(tmp_path, monkeypatch):
+    fits = tuple(f"tools.latent_prior {{run}} --kind {kind}" for kind in ("maf", "score"))
+    measures = (Measure("loglike", "loglike", "", ""),)
+    run = commands.Run("table", Plan("mnist", "mvae", Setting(2, 1), Setting(2, 1), measures, then=fits), 0)
+    site, called = commands.Site(tmp_path, tmp_path, True, False, "fp32", None, 1), []
+
+    def call(command, folder, threads):
+        called.append(command[2])
+        if command[2] == "mnist.train" and not (folder / work.BEST).exists():
+            (folder / work.BEST).touch()
+        if command[2] == "mnist.loglike":
+            raise Failed("no memory")
+
+    def again():
+        called.clear()
+        with pytest.raises(Failed, match="no memory"):
+            work.train_and_measure(run, None, site)
+        return called
+
+    monkeypatch.setattr(work, "call", call)
+    assert again() == ["mnist.train", "tools.latent_prior", "tools.latent_prior", "mnist.loglike"]
+    assert again() == ["mnist.train", "mnist.loglike"]
+    os.utime(site.folder(run) / work.BEST, (time.time() + 9,) * 2)
+    assert again() == ["mnist.train", "tools.latent_prior", "tools.latent_prior", "mnist.loglike"]
+
+
 def test_a_command_that_takes_too_long_is_killed(tmp_path):
     with pytest.raises(commands.TooLong, match=r"^stopped after 1 s \(.*log.txt\)$"):
         commands.call([sys.executable, "-c", "import time; time.sleep(60)"], tmp_path, 1, 1.0)
