@@ -27,7 +27,7 @@ from playwright.sync_api import expect, sync_playwright
 from starlette.testclient import TestClient
 
 import explore
-from common.checkpoints import EXPERIMENTS
+from common.checkpoints import BEST, EXPERIMENTS, LAST, load
 from common.errors import InputError
 from tests.helpers.authors import authors_file
 from tests.helpers.scripts import ROOT
@@ -195,6 +195,14 @@ def test_models_that_the_page_cannot_show_are_refused(experiment, options, messa
     monkeypatch.setattr(explore.server, "listen", lambda port: contextlib.nullcontext())
     with pytest.raises(InputError, match=message):
         explore.main(explore.Config(tuple(changes)))
+
+
+def test_the_best_model_is_shown_not_the_last(trained, tmp_path):
+    folder = shutil.copytree(trained("mnist"), tmp_path / "run")
+    best = load(folder / BEST)
+    torch.save(best | {"state_dict": {name: x + 1 for name, x in best["state_dict"].items()}}, folder / LAST)
+    shown = explore.load(folder, explore.Config((folder,)))[0].model.state_dict()
+    assert all(shown[name].equal(x) for name, x in best["state_dict"].items())
 
 
 def test_a_port_in_use_is_refused():

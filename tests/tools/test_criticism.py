@@ -83,6 +83,18 @@ def test_log_p_is_the_mean_over_the_rows_that_have_the_modality(report):
     assert list(found["log p"]) == ["all", "a", "b", "c", "y"]
 
 
+def test_all_others_leave_the_target_out(report):
+    """b is predicted from a and the rest: a's noise is nothing. Given b too, the score would not be that of z alone."""
+    x, _, found, vae = report
+    for target in "ac":
+        others = tuple(name for name in "abcy" if name != target)
+        there = ~np.isnan(x[target][:, 0])
+        predicted = vae.predict(x, target, given=others)[there, 0]
+        error, spread = ((x[target][there, 0] - y) ** 2 for y in (predicted, x[target][there, 0].mean()))
+        assert found["scores"]["all others"][target] == pytest.approx(1 - error.sum() / spread.sum(), abs=0.02)
+    assert found["scores"]["all others"]["a"] < 0.95 < found["scores"]["a"]["a"]
+
+
 def test_the_page_has_the_picture_and_the_figures(report):
     _, folder, found, _ = report
     page = (folder / "criticism.html").read_text()

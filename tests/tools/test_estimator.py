@@ -19,6 +19,7 @@ from common.checkpoints import load_model
 from common.encoders_decoders import SplitLinearLayer, WithColumns, WithMissing
 from common.errors import InputError
 from common.estimators import log_marginal
+from tools import estimator
 from tools.estimator import Continuous, Counts, Image, Labels, MultimodalEstimator
 
 KINDS = {"a": Continuous(5), "b": Continuous(3), "y": Labels(("neg", "pos")), "n": Counts(4)}
@@ -190,10 +191,35 @@ def test_counts_above_float32s_whole_numbers_are_kept(x):
         Counts(2).tensor("n", np.array([[2.0**60, 0]]))
 
 
+def test_a_loaded_estimator_has_the_options_of_its_fit(x, tmp_path):
+    options = {"objective": "mvae", "model": "mvae", "weights": {"a": 2.0}, "beta": 0.5, "random_state": 3}
+    vae = fitted(arrays(x, 80), **options)
+    vae.save(tmp_path / "saved")
+    given, loaded = vae.get_params(), MultimodalEstimator.load(tmp_path / "saved").get_params()
+    assert {name: loaded[name] for name in options} == {name: given[name] for name in options} == options
+
+
 def test_a_train_py_in_a_package_of_ones_own_may_fit(x, tmp_path, monkeypatch):
     (tmp_path / "__init__.py").touch()
     monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "train.py"), raising=False)
     fitted(arrays(x, 80))
+
+
+def test_a_prediction_sees_the_given_modalities_alone(quick, x):
+    few = arrays(x, 120)
+    other = few | {"n": few["n"][::-1]}
+    given_a, given_both = (quick.predict(few, "b", given=given) for given in (("a",), ("a", "n")))
+    assert np.array_equal(given_a, quick.predict(other, "b", given=("a",))) and not np.array_equal(given_a, given_both)
+    assert not np.array_equal(given_both, quick.predict(other, "b", given=("a", "n")))
+
+
+def test_the_random_state_draws_the_order_of_rows(x, monkeypatch):
+    orders, hold_out = [], estimator.hold_out
+    monkeypatch.setattr(estimator, "hold_out", lambda rows, n: orders.append(rows.modalities["n"]) or hold_out(rows, n))
+    for seed in (0, 0, 1):
+        fitted(arrays(x, 120), random_state=seed)
+    first, again, other = orders
+    assert first.equal(again) and not first.equal(other) and first.sort(dim=0)[0].equal(other.sort(dim=0)[0])
 
 
 def test_scores_of_few_effective_samples_are_warned_of(quick, x):

@@ -18,6 +18,7 @@ from tests.helpers.scripts import call
 from tools import latent_prior
 from tools.exploration.explorer import Explorer
 from tools.exploration.views import VIEWS
+from training.options import default_of
 
 FEW = ("--demo", "--limit", 40, "--epochs", 1)
 
@@ -181,6 +182,15 @@ def test_every_folder_that_has_the_option_can_fit(experiment, trained, tmp_path)
     assert isinstance(examples, Examples) and set(examples[:1].modalities) == set(model.modalities)
     latent_prior.main(config)
     assert fitted_priors.load(folder, "maf", model).sample((2,)).shape == (2, model.latent_dim)
+
+
+def test_it_is_fitted_to_the_training_split(run):
+    config = latent_prior.Config(run, demo=True, limit=40)
+    found = latent_prior.training_examples(config, load_model(run))[:].modalities
+    of_run = default_of(polymnist_train.Config(pre_trained=run, demo=True, limit=40, valid=0), None, None)
+    splits = {split: polymnist_train.experiment().load(split, of_run)[:].modalities for split in ("train", "test")}
+    assert all(found[name].equal(splits["train"][name]) for name in found)
+    assert not all(found[name].equal(splits["test"][name][:40]) for name in found)
 
 
 def test_examples_that_lack_modalities_are_left_out(tmp_path):

@@ -1,12 +1,13 @@
 """Published models: what the folder holds, that it loads, and what is uploaded."""
 
 import re
+import shutil
 from importlib import import_module
 
 import pytest
 import torch
 
-from common.checkpoints import BEST, load_config, load_model
+from common.checkpoints import BEST, LAST, load_config, load_model
 from common.errors import InputError
 from tests.helpers.runs import metrics
 from tools.publish import Config, main
@@ -39,6 +40,15 @@ def test_a_published_model_is_the_model(run, tmp_path):
         and "| model | mvae |\n| posterior | gaussian |\n| obj | the model's own |" in text
     )
     assert f"| valid | bound | {metrics(run)[-1]['valid']['bound']:.3f} |" in text
+
+
+def test_the_best_model_is_published_not_the_last(run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    last = torch.load(folder / LAST, weights_only=True)
+    torch.save(last | {"state_dict": {name: x + 1 for name, x in last["state_dict"].items()}}, folder / LAST)
+    main(Config(folder, tmp_path / "new"))
+    published, best = load_model(tmp_path / "new").state_dict(), load_model(run).state_dict()
+    assert all(published[name].equal(x) for name, x in best.items())
 
 
 @pytest.mark.parametrize("value", [torch.zeros(2), float("nan")])
