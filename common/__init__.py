@@ -56,8 +56,8 @@ Execution
     execution/: how it is computed
         processes: several processes at one run
         random_states: saving and restoring random states, draws that leave them alone
-        decoder: log p(x_m|z) of what is scored, with masks, sets, stacks, batch norm and the memory
-        plain: the same by the shortest way, for the tests
+        rows: the grid of terms and examples that an objective scores
+        score: log p(x_m|z) of rows, with sets, stacks, missing values, batch norm and the memory
         weighted: the backward pass that decodes with gradients only what counts
         cuda_graphs: training steps as CUDA graphs
         devices: device, precision, and the settings of a CPU

@@ -30,7 +30,7 @@ from common.data.batches import Batch, Examples, check_known
 from common.encoders_decoders import zero_where_absent
 from common.errors import require, require_names
 from common.execution import processes
-from common.execution.decoder import samples_at_once
+from common.execution.score import samples_at_once
 from common.likelihoods import log_prob
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.importance import IwaeElbo
@@ -165,7 +165,7 @@ def importance_estimates(
     rows, drawn = torch.arange(len(batch), device=model.device), 0  # rows: the R examples that are still sampled
     proposal, prior = _proposal(model, batch, given), model.prior()
     r, weights = proposal(rows), [ImportanceWeights(len(batch), model.device) for _ in targets]
-    fastest, values = samples_at_once(model, r.event_shape[-1]), Batch(batch.modalities, observed=batch.observed)
+    fastest, values = samples_at_once(model), Batch(batch.modalities, observed=batch.observed)
     if batch.mask is not None:  # absent values may have no density
         has = {name: batch.mask[..., model.columns[name].slice].any(dim=1) for name in values.modalities}
         values.modalities = {name: zero_where_absent(x, has[name]) for name, x in values.modalities.items()}

@@ -284,32 +284,31 @@ def check_shape(name: str, x: Tensor, p: Distribution, leading: int) -> None:
         )
 
 
-def log_prob(name: str, p: Distribution, x: Tensor, leading: int, observed: Tensor | None = None) -> Tensor:
+def log_prob(name: str, p: Distribution, x: Tensor, leading: int | None, observed: Tensor | None = None) -> Tensor:
     """Log-probability of a modality's values (B, ...) under p(x_m|z), nats.
 
     Args:
-        leading: the number of dimensions of p before an example's own, (..., B).
+        leading: the number of dimensions of p before an example's own, (..., B); None: x has all dimensions of p.
         observed: which values count, (B, ...) bool; None: all.
 
     Raises:
         InputError: see `check_shape`, without which the values would be broadcast, and `log_prob_of_observed`.
     """
-    check_shape(name, x, p, leading)
+    if leading is not None:
+        check_shape(name, x, p, leading)
     try:
-        return log_prob_of_observed(name, p, x, observed)
+        return p.log_prob(x) if observed is None else log_prob_of_observed(name, p, x, observed)
     except RuntimeError:  # of torch, which speaks of an index
         check_class(name, x, p)
         raise
 
 
-def log_prob_of_observed(name: str, p: Distribution, x: Tensor, observed: Tensor | None) -> Tensor:
+def log_prob_of_observed(name: str, p: Distribution, x: Tensor, observed: Tensor) -> Tensor:
     """Log-probability under p of the values x that are observed; args as for `log_prob`, that broadcast with p.
 
     Raises:
         InputError: only some values of an example are observed, and its values are not independent.
     """
-    if observed is None:
-        return p.log_prob(x)
     if isinstance(p, DensityOfOutput):
         # some functions have no density at 0, which would leave NaN in the gradient
         mean = (x * observed).sum() / observed.sum().clamp(min=1)

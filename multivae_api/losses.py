@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 from common.data.batches import Batch, observe
 from common.data.records import Record
 from common.experts import mixture_log_prob
-from common.likelihoods import log_prob_of_observed
+from common.likelihoods import log_prob
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.importance import bound
 from multivae_api.config import MMVAEConfig
@@ -98,8 +98,7 @@ class LossesOfSamples(MultimodalVAE):
             lws[source] = self.model_config.beta * (self.prior().log_prob(z) - log_q)
             for name, p in self.likelihood(reconstructions[source]).items():
                 if name in batch.modalities:
-                    observed = batch.observed.get(name)
-                    log_p = log_prob_of_observed(name, p, batch.modalities[name], observed)
+                    log_p = log_prob(name, p, batch.modalities[name], None, batch.observed.get(name))
                     lws[source] = lws[source] + self.weights[name] * torch.where(present[name], log_p, 0)
         return lws
 

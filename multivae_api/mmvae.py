@@ -115,7 +115,7 @@ class MMVAE(LossesOfSamples):
         objective = OBJECTIVES[config.loss](self, config.K if K is None else K, looser=True)
         batch = self.observe(inputs)
         params, z, _ = objective.sample(batch)
-        surrogate, bound = objective.surrogate(objective.decode(self, batch), params, z, config.beta)
+        surrogate, bound = objective.surrogate(batch, objective.scorer(batch), params, z, config.beta)
         output = loss_output({"bound": surrogate} | bound.terms)
         if detailed_output:
             output.update(self.details(batch, params, z))

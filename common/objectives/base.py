@@ -1,7 +1,8 @@
 """What all objectives share: a bound and its terms, the weights and the loss."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -9,9 +10,11 @@ from torch import Tensor, nn
 
 from common.data.batches import Batch
 from common.errors import require
-from common.execution.decoder import Decoder
+from common.execution.score import score
 from common.multimodal_vae import MultimodalVAE
 from common.plain_pieces import assembled
+
+Scorer = Callable[..., dict[str, Tensor]]  # (z (K, T, B, D), rows) -> {name: log p(x_m|z) (K, T, B)}
 
 
 class Bound(NamedTuple):
@@ -99,7 +102,7 @@ class MultimodalObjective(Objective):
     learns_weights = True  # whether its gradient has that of a mixture's weights
     of_mixtures: bool | None = None  # whether the posterior has to be a mixture, or must not be one; None: any
     needs_closed_form_prior_kl = True
-    decode = Decoder  # decode(model, batch)(z, terms, where) -> {name: log p(x_m|z)}
+    score = staticmethod(score)  # (model, batch, z (K, T, B, D), rows) -> {name: log p(x_m|z) (K, T, B)}
 
     def __init__(self, model: MultimodalVAE | nn.ModuleDict, weights: Mapping[str, float] | None = None) -> None:
         model = model if isinstance(model, MultimodalVAE) else assembled(model)
@@ -118,6 +121,10 @@ class MultimodalObjective(Objective):
         )
         super().__init__(model)
         self.weights = model.weights | dict(weights or {})
+
+    def scorer(self, batch: Batch) -> Scorer:
+        """`score` of a batch."""
+        return partial(self.score, self.model, batch)
 
     def check_weights(self, model: MultimodalVAE, learned: bool) -> None:
         """Raise InputError for a mixture that learns its components' weights, if the gradient of these is left out."""

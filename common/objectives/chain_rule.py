@@ -8,6 +8,7 @@ from torch import Tensor
 from common.data.batches import Batch
 from common.distributions.base import LatentDistribution
 from common.errors import require
+from common.execution.rows import rows_where
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Bound, MultimodalObjective
 
@@ -48,8 +49,9 @@ class ArElbo(MultimodalObjective):
             seen, now = seen & batch.mask, now & batch.mask
         q = self.model.fuse(self.model.experts(batch), seen)  # (M, B)
         kl = self._kls(q, m, None if batch.mask is None else seen.any(dim=-1)).sum(dim=0)
-        log_p = self.decode(self.model, batch)(q.rsample(), where=now)  # {name: (M, B)}
-        sums = {name: x.sum(dim=0) for name, x in log_p.items()}
+        rows = rows_where(self.model, batch, now)
+        log_p = self.score(self.model, batch, q.rsample((1,)), rows)  # {name: (1, M, B)}
+        sums = {name: x.sum(dim=(0, 1)) for name, x in log_p.items()}
         return self.elbo("ar", sums, kl, beta, batch.mask)
 
     def _kls(self, q: LatentDistribution, m: int, begun: Tensor | None) -> Tensor:

@@ -9,9 +9,10 @@ from torch import Tensor
 from common.data.batches import Batch
 from common.distributions.base import LatentDistribution
 from common.encoders_decoders import frozen
-from common.execution.decoder import Decoder
+from common.execution.rows import Rows
+from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Bound
-from common.objectives.elbo import SumOfElbos, Terms
+from common.objectives.elbo import SumOfElbos
 from common.subsets import mvae_subsets
 
 
@@ -36,18 +37,17 @@ class DmvaeElbo(SumOfElbos):
     def subsets(self) -> dict[str, Tensor]:
         return mvae_subsets(self.model.columns)
 
-    def terms(self, batch: Batch) -> Terms:
-        terms = super().terms(batch)
-        terms = terms._replace(subsets=torch.ones_like(terms.subsets))
-        if batch.mask is None:
-            return terms
-        used = terms.where.any(dim=-1, keepdim=True)  # (T, B, 1)
-        return terms._replace(where=used & self.model.scorable(batch.mask))
+    def rows(self, batch: Batch) -> Rows:
+        rows = super().rows(batch)
+        scored = rows.scored
+        if scored is not None:
+            scored = scored.any(dim=-1, keepdim=True) & self.model.scorable(batch.mask)  # (T, B, M)
+        return rows._replace(subsets=torch.ones_like(rows.subsets), scored=scored)
 
-    def posteriors(self, params: tuple[Tensor, ...], terms: Terms) -> LatentDistribution:
-        """q(u|x_S) of all terms with the private posteriors of all modalities, (T, B)."""
-        encoded = torch.ones_like(terms.given) if terms.where is None else terms.where.any(dim=0)
-        return self.model.fuse(params, terms.given, encoded)
+    def posteriors(self, params: tuple[Tensor, ...], rows: Rows) -> LatentDistribution:
+        """q(u|x_S) of all rows with the private posteriors of all modalities, (T, B)."""
+        encoded = torch.ones_like(rows.given) if rows.scored is None else rows.scored.any(dim=0)
+        return self.model.fuse(params, rows.given, encoded)
 
 
 class TelboElbo(SumOfElbos):
@@ -75,9 +75,9 @@ class TelboElbo(SumOfElbos):
         """
         return super().bound(self.observe_complete(inputs), beta)
 
-    def log_likelihoods(self, decoder: Decoder, z: Tensor, terms: Terms) -> dict[str, Tensor]:
-        joint = torch.tensor([name == "joint" for name in terms.names])[:, None]
-        of_joint = decoder(z, terms.subsets & joint)
-        with frozen(self.model.decoder), frozen(self.model.likelihood):  # which may run a decoder's network
-            of_singles = decoder(z, terms.subsets & ~joint)
+    def score(self, model: MultimodalVAE, batch: Batch, z: Tensor, rows: Rows) -> dict[str, Tensor]:
+        joint = torch.tensor([name == "joint" for name in rows.names])[:, None]
+        of_joint = super().score(model, batch, z, rows._replace(subsets=rows.subsets & joint))
+        with frozen(model.decoder), frozen(model.likelihood):  # which may run a decoder's network
+            of_singles = super().score(model, batch, z, rows._replace(subsets=rows.subsets & ~joint))
         return {name: x + of_singles[name] for name, x in of_joint.items()}

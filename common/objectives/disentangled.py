@@ -63,7 +63,7 @@ class IdmvaeElbo(IwaeElbo):
     def penalised(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> tuple[Tensor, Tensor, Bound]:
         batch = self.model.observe(inputs)
         params, z, _ = self.sample(batch)
-        surrogate, found = self.surrogate(self.decode(self.model, batch), params, z, beta)
+        surrogate, found = self.surrogate(batch, self.scorer(batch), params, z, beta)
         z = z[:, 0]  # (M, B, D)
         present = torch.ones(z.shape[:2], dtype=torch.bool, device=z.device) if batch.mask is None else batch.mask.T
         contrast = info_nce(z[..., : self.model.n_shared], present)

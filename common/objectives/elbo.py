@@ -5,7 +5,6 @@ r"""ELBOs of subsets of the modalities, and sums of them.
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,25 +12,10 @@ from torch import Tensor, nn
 from common.data.batches import Batch
 from common.distributions.base import LatentDistribution
 from common.errors import require
-from common.execution.decoder import Decoder
+from common.execution.rows import Rows, rows_of
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Bound, MultimodalObjective
-from common.subsets import joint_subset, mvae_subsets, on_device, random_subsets
-
-
-class Terms(NamedTuple):
-    """The ELBOs of a batch.
-
-    names: of the T subsets.
-    subsets: the modalities that each term scores, (T, M) bool, on the CPU.
-    given: those that its posterior sees, (T, 1, M), or (T, B, M) if examples lack some.
-    where: those that it scores of each example, (T, B, M); None if every example has all.
-    """
-
-    names: list[str]
-    subsets: Tensor
-    given: Tensor
-    where: Tensor | None
+from common.subsets import joint_subset, mvae_subsets, random_subsets
 
 
 class SumOfElbos(MultimodalObjective):
@@ -55,72 +39,47 @@ class SumOfElbos(MultimodalObjective):
     def bound(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> Bound:
         """The sum of the ELBOs of each example, (B,), with the KLs weighted by beta."""
         batch = self.model.observe(inputs)
-        terms = self.terms(batch)
-        q = self.posteriors(self.model.experts(batch), terms)  # (T, B)
-        z, weight, kl = q.elbo_samples(self.model.prior())  # (J, T, B, D), (J, T, B), (T, B)
-        if terms.where is not None:
-            kl = torch.where(terms.where.any(dim=-1), kl, 0)
-        log_p = self.log_likelihoods(self.decode(self.model, batch), z.transpose(0, 1), terms)  # {name: (T, J, B)}
-        value, named = -beta * kl.sum(dim=0), {f"{subset}/kl": kl[t] for t, subset in enumerate(terms.names)}
+        rows = self.rows(batch)
+        q = self.posteriors(self.model.experts(batch), rows)  # (T, B)
+        z, weight, kl = q.elbo_samples(self.model.prior())  # (K, T, B, D), (K, T, B), (T, B)
+        log_p = self.score(self.model, batch, z, rows)  # {name: (K, T, B)}
+        kl = kl if rows.scored is None else torch.where(rows.scored.any(dim=-1), kl, 0)
+        value, terms = -beta * kl.sum(dim=0), {f"{subset}/kl": x for subset, x in zip(rows.names, kl, strict=True)}
         for name, by_sample in log_p.items():
-            expected = (weight.transpose(0, 1) * by_sample).sum(dim=1)  # (T, B)
+            expected = (weight * by_sample).sum(dim=0)  # (T, B)
             value = value + (self._lambdas[name] * expected).sum(dim=0)
-            scores = terms.subsets[:, self.model.columns[name].slice].any(dim=1).tolist()
-            for t, (subset, x) in enumerate(zip(terms.names, expected.unbind(), strict=True)):
-                if scores[t] or subset not in self._fixed:  # so that random subsets have the same terms in each step
-                    named[f"{subset}/{name}"] = x
-        return Bound(value, named)
+            scores = rows.subsets[:, self.model.columns[name].slice].any(dim=1).tolist()
+            for subset, x, is_scored in zip(rows.names, expected.unbind(), scores, strict=True):
+                if is_scored or subset not in self._fixed:  # random subsets have the same terms in each step
+                    terms[f"{subset}/{name}"] = x
+        return Bound(value, terms)
 
     def weight(self, name: str, subset: str) -> float:
         """lambda of a modality in the term of a subset, by its name."""
         return self.weights[name]
 
-    def posteriors(self, params: tuple[Tensor, ...], terms: Terms) -> LatentDistribution:
-        """q(z|x_S) of all terms, (T, B), from the experts' parameters (M, B, D)."""
-        return self.model.fuse(params, terms.given)
+    def posteriors(self, params: tuple[Tensor, ...], rows: Rows) -> LatentDistribution:
+        """q(z|x_S) of all rows, (T, B), from the experts' parameters (M, B, D)."""
+        return self.model.fuse(params, rows.given)
 
-    def log_likelihoods(self, decoder: Decoder, z: Tensor, terms: Terms) -> dict[str, Tensor]:
-        """log p(x_m|z) of each term's samples z (T, J, B, D), {name: (T, J, B)}, 0 where the term does not score it."""
-        return decoder(z, terms.subsets, None if terms.where is None else terms.where.unsqueeze(1))
-
-    def terms(self, batch: Batch) -> Terms:
-        """The terms of a batch, without those of an example that equal another one."""
-        device = next(iter(batch.modalities.values())).device
-        subsets = torch.stack([*self._fixed.values()])  # (T, M)
-        asked = on_device(subsets, device)
-        if self.K:
-            drawn = random_subsets(self.model.n_columns, self.K, self.generator, device)
-            # to read what is drawn would make a GPU wait, and no CUDA graph can: all modalities are then decoded
-            read = torch.ones(drawn.shape, dtype=torch.bool) if batch.every_row else drawn.cpu()
-            subsets, asked = torch.cat([subsets, read]), torch.cat([asked, drawn])
-        asked = asked[:, None]  # (T, 1, M)
-        if batch.mask is None:
-            return Terms(self._names, subsets, asked, asked if self.K and batch.every_row else None)
-        given = asked & batch.mask  # (T, B, M)
-        several = (subsets.sum(dim=1) > 1).nonzero().squeeze(1).tolist()
-        repeated = _repeated(several, asked, given) & ~batch.mask.all(dim=-1)
-        where = given & ~repeated[..., None] & self.model.scorable(batch.mask)
-        if batch.joint_only is not None:
-            others = where & ~batch.joint_only[:, None]
-            single = [name in self._fixed and name != "joint" for name in self._names]
-            where = torch.stack([(others if single[t] else where)[t] for t in range(len(where))])
-        return Terms(self._names, subsets, given, where)
+    def rows(self, batch: Batch) -> Rows:
+        """The rows of the batch's ELBOs."""
+        n, device = self.model.n_columns, self.model.device
+        return rows_of(
+            self.model, batch, self._fixed, random_subsets(n, self.K, self.generator, device) if self.K else None
+        )
 
     @cached_property
     def _fixed(self) -> dict[str, Tensor]:
         """The subsets that are not random, {name: (M,)}."""
         return self.subsets()
 
-    @property
-    def _names(self) -> list[str]:
-        """The names of all T terms."""
-        return [*self._fixed, *(f"subset{i + 1}" for i in range(self.K))]
-
     @cached_property
     def _lambdas(self) -> dict[str, Tensor]:
         """lambda of each modality in all terms, {name: (T, 1)}."""
         like = next(self.model.parameters())
-        by_term = {name: [self.weight(name, subset) for subset in self._names] for name in self.model.modelled}
+        names = [*self._fixed, *(f"subset{i + 1}" for i in range(self.K))]
+        by_term = {name: [self.weight(name, subset) for subset in names] for name in self.model.modelled}
         return {name: like.new_tensor(weights)[:, None] for name, weights in by_term.items()}
 
 
@@ -169,22 +128,3 @@ class MvaeElbo(SumOfElbos):
 
     def subsets(self) -> dict[str, Tensor]:
         return mvae_subsets(self.model.columns)
-
-
-def _repeated(several: list[int], asked: Tensor, given: Tensor) -> Tensor:
-    """The terms that are equal to another term of the same example, all but one of them, (T, B).
-
-    Of duplicate terms the first unreduced one stays, else the first.
-
-    Args:
-        several: indices of the terms with more than one modality. (A single one without its modality scores nothing.)
-        asked: the subsets, (T, 1, M).
-        given: the modalities of each subset that the example has, (T, B, M).
-    """
-    reduced = (given != asked).any(dim=-1)  # (T, B)
-    repeated = torch.zeros_like(reduced)
-    for t in several:
-        same = (given == given[t]).all(dim=-1)  # (T, B)
-        before = (same[:t] & (reduced[t] | ~reduced[:t])).any(dim=0)
-        repeated[t] = before | (reduced[t] & (same & ~reduced).any(dim=0))
-    return repeated

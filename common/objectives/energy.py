@@ -58,8 +58,9 @@ class EnergyIwaeElbo(ImportanceWeighted):
             x.gather(1, index.unsqueeze(1)).squeeze(1) for x in (log_ratio.log_softmax(dim=1), log_q)
         )  # (K, B)
         log_q = log_q - log_ratio.logsumexp(dim=1)
-        decoder, pi = self.decode(self.model, batch), torch.ones_like(log_q[:1])
-        log_w, terms = self.log_weights(decoder, z[None], pi, log_q[None], beta)
+        log_w, terms = self.weights_of(
+            batch, self.scorer(batch), z[None], torch.ones_like(log_q[:1]), log_q[None], beta
+        )
         log_w = log_w.squeeze(0)  # (K, B)
         value = log_w.logsumexp(dim=0) - math.log(self.K)
         credit = value.detach() - self._predicted(log_w.detach())

@@ -26,9 +26,9 @@ from common.data.batches import Batch
 from common.distributions.base import LatentDistribution
 from common.errors import require
 from common.execution import weighted
-from common.execution.decoder import Decoder
+from common.execution.rows import rows_where
 from common.multimodal_vae import MultimodalVAE
-from common.objectives.base import Bound, MultimodalObjective, bound_of, by_modality
+from common.objectives.base import Bound, MultimodalObjective, Scorer, bound_of, by_modality
 
 GRADIENTS = ("exact", "stop-all", "published")
 # A latent's scale below which DReG's gradient is noisier than IWAE's: the slope of log q is 1 / scale there. MMVAE's
@@ -84,12 +84,13 @@ class ImportanceWeighted(MultimodalObjective):
         """`coefficients` of this objective's bound."""
         return coefficients(log_w, pi, self.looser)
 
-    def log_weights(
-        self, decoder: Decoder, z: Tensor, pi: Tensor, log_q: Tensor, beta: float
+    def weights_of(
+        self, batch: Batch, scorer: Scorer, z: Tensor, pi: Tensor, log_q: Tensor, beta: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """log w of z (T, K, B, D), (T, K, B), and the terms, means over the components and their samples, (B,)."""
         log_prior = self.model.prior().log_prob(z)
-        log_p = decoder(z, where=pi[:, None, :, None] > 0)  # {name: (T, K, B)}
+        log_p = scorer(z.transpose(0, 1), rows_where(self.model, batch, pi[..., None] > 0))
+        log_p = {name: x.transpose(0, 1) for name, x in log_p.items()}  # {name: (T, K, B)}
         log_w = self.weighted_sum(log_p) + beta * (log_prior - log_q)
         means = {name: (pi * x.mean(dim=1)).sum(dim=0) for name, x in ({"kl": log_q - log_prior} | log_p).items()}
         return log_w, by_modality("joint", means)
@@ -135,7 +136,7 @@ class IwaeElbo(ImportanceWeighted):
     def penalised(self, inputs: Mapping[str, Tensor] | Batch, beta: float = 1.0) -> tuple[Tensor, float, Bound]:
         batch = self.model.observe(inputs)
         params, z, _ = self.sample(batch)
-        surrogate, found = self.surrogate(self.decode(self.model, batch), params, z, beta)
+        surrogate, found = self.surrogate(batch, self.scorer(batch), params, z, beta)
         return surrogate, 0.0, found
 
     def backward(self, inputs: Mapping[str, Tensor] | Batch, beta: float, n: int, share: float = 1.0) -> Bound:
@@ -147,12 +148,20 @@ class IwaeElbo(ImportanceWeighted):
         q = self.model.training_posterior(params, batch.mask)
         return params, q.sample_components(self.K), q.weights
 
-    def surrogate(self, decoder: Decoder, params: tuple[Tensor, ...], z: Tensor, beta: float) -> tuple[Tensor, Bound]:
+    def surrogate(
+        self, batch: Batch, scorer: Scorer, params: tuple[Tensor, ...], z: Tensor, beta: float
+    ) -> tuple[Tensor, Bound]:
         """The bound at the samples of `sample`, (B,), with the gradient to train with; and the bound with its terms."""
-        q = self.model.training_posterior(params, decoder.batch.mask)
-        log_w, terms = self.log_weights(decoder, z, q.weights, self.log_q(q, z), beta)
-        found = bound_of(bound(log_w, q.weights, self.looser), terms, decoder.batch.mask)
+        q, log_w, terms = self.log_weights(batch, scorer, params, z, beta)
+        found = bound_of(bound(log_w, q.weights, self.looser), terms, batch.mask)
         return found.value, found
+
+    def log_weights(
+        self, batch: Batch, scorer: Scorer, params: tuple[Tensor, ...], z: Tensor, beta: float
+    ) -> tuple[LatentDistribution, Tensor, dict[str, Tensor]]:
+        """q(z|X), and log w with the terms, see `weights_of`."""
+        q = self.model.training_posterior(params, batch.mask)
+        return q, *self.weights_of(batch, scorer, z, q.weights, self.log_q(q, z), beta)
 
     def log_q(self, q: LatentDistribution, z: Tensor) -> Tensor:
         """log q(z|X) as log w has it, (T, K, B): here all of its parameters have gradients."""
@@ -205,11 +214,12 @@ class DregIwaeElbo(IwaeElbo):
         require(gradient in GRADIENTS, f"DReG's gradient must be one of {', '.join(GRADIENTS)} (got {gradient!r})")
         self.gradient = gradient
 
-    def surrogate(self, decoder: Decoder, params: tuple[Tensor, ...], z: Tensor, beta: float) -> tuple[Tensor, Bound]:
-        mask, q = decoder.batch.mask, self.model.training_posterior(params, decoder.batch.mask)
-        pi, through_z = q.weights, z.view_as(z)  # the hook below multiplies the gradient that arrives here
-        log_w, terms = self.log_weights(decoder, through_z, pi, self.log_q(q, through_z), beta)
-        found = bound_of(bound(log_w, pi, self.looser), terms, mask)
+    def surrogate(
+        self, batch: Batch, scorer: Scorer, params: tuple[Tensor, ...], z: Tensor, beta: float
+    ) -> tuple[Tensor, Bound]:
+        through_z = z.view_as(z)  # the hook below multiplies the gradient that arrives here
+        q, log_w, terms = self.log_weights(batch, scorer, params, through_z, beta)
+        pi, found = q.weights, bound_of(bound(log_w, q.weights, self.looser), terms, batch.mask)
         value, w = found.value, normalised(log_w.detach(), pi, self.looser)
         factor = 1
         if self.gradient == "exact":
@@ -218,7 +228,7 @@ class DregIwaeElbo(IwaeElbo):
             factor = 1 - beta * q.responsibility_per_latent(r.detach()) * (1 - w[..., None])
             factor = torch.where(narrow, 1, factor)
             addend = -beta * (self.coefficients(log_w.detach(), pi) * r).sum(dim=(0, 1))  # of z: past the hook
-            value = value + bound_of(addend - addend.detach(), {}, mask).value
+            value = value + bound_of(addend - addend.detach(), {}, batch.mask).value
         elif self.gradient == "stop-all":
             factor = 1 - q.responsibility_per_latent(torch.ones_like(w)) * (1 - w[..., None])
         if through_z.requires_grad:  # not if only decoders learn

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from common.data.batches import Batch
 from common.errors import require
+from common.execution.rows import rows_where
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Bound, MultimodalObjective, bound_of
 from common.subsets import MAX_ENUMERATED, joint_subset, on_device, single_modalities
@@ -65,10 +66,11 @@ class JointAndSingles(MultimodalObjective):
         z = joint.rsample((1,))
         if c.singles:
             z = torch.cat([z, single.rsample()])  # (1 + S, B, D)
-        log_p = self.decode(self.model, batch)(z, subsets[: len(z)])  # {name: (1 + S, B)}
+        rows = rows_where(self.model, batch, torch.ones_like(z[:, :1, :1], dtype=torch.bool), subsets[: len(z)])
+        log_p = self.score(self.model, batch, z[None], rows)  # {name: (1, 1 + S, B)}
         value = -c.prior * kl - c.distance * distance.sum(dim=0)
         terms = {"joint/kl": kl} | {f"{name}/kl from joint": distance[s] for s, name in enumerate(singles)}
-        for name, by_subset in log_p.items():
+        for name, (by_subset,) in log_p.items():
             value = value + self.weights[name] * (c.joint * by_subset[0] + c.singles * by_subset[1:].sum(dim=0))
             holds = subsets[:, columns[name].slice].any(dim=1).tolist()
             terms |= {f"{('joint', *singles)[t]}/{name}": x for t, x in enumerate(by_subset) if holds[t]}
@@ -144,7 +146,9 @@ class JnfElbo(MultimodalObjective):
         z = q.joint.rsample()  # (B, D)
         kl = q.joint.kl(self.model.prior())
         distance = q.joint.log_prob(z).detach().unsqueeze(-1) - q.experts.log_prob(z.detach().unsqueeze(-2))  # (B, M)
-        log_p = {name: x[0] for name, x in self.decode(self.model, batch)(z[None]).items()}  # {name: (B,)}
+        rows = rows_where(self.model, batch, z.new_ones(1, 1, 1, dtype=torch.bool))
+        log_p = self.score(self.model, batch, z[None, None], rows)  # {name: (1, 1, B)}
+        log_p = {name: x[0, 0] for name, x in log_p.items()}
         elbo = self.elbo("joint", log_p, kl, beta, mask=None)
         distances = {f"{name}/kl from joint": distance[:, m] for m, name in enumerate(self.model.modalities)}
         return Bound(elbo.value - distance.sum(dim=-1), elbo.terms | distances)

@@ -9,6 +9,7 @@ from torch.distributions import Categorical, Distribution
 from common.data.batches import Batch
 from common.distributions.location_scale import DiagonalGaussian
 from common.errors import require
+from common.execution.rows import rows_where
 from common.experts import product_of_experts
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Bound, MultimodalObjective, bound_of, by_modality
@@ -50,8 +51,9 @@ class MmvaeElbo(MultimodalObjective):
             z, pi = q.drawn_component().rsample((1,)), torch.ones_like(pi[:1])  # T = 1
         else:
             z = q.sample_components(1).squeeze(1)  # (T, B, D)
-        log_p = self.decode(self.model, batch)(z, where=pi[..., None] > 0)  # {name: (T, B)}
-        means = {name: (pi * x).sum(dim=0) for name, x in log_p.items()}
+        rows = rows_where(self.model, batch, pi[..., None] > 0)
+        log_p = self.score(self.model, batch, z[None], rows)  # {name: (1, T, B)}
+        means = {name: (pi * x[0]).sum(dim=0) for name, x in log_p.items()}
         return self.elbo("mixture", means, kl, beta, batch.mask)
 
 
@@ -126,7 +128,8 @@ class MmvmElbo(MultimodalObjective):
         pi, experts = q.weights, q.components  # (M, B), batch shape (B, M)
         present = (pi > 0).T  # (B, M)
         z = experts.rsample()  # (B, M, D)
-        log_p = self.decode(self.model, batch)(z.movedim(1, 0), torch.eye(len(pi), dtype=torch.bool))  # {name: (M, B)}
+        rows = rows_where(self.model, batch, pi[..., None] > 0, torch.eye(len(pi), dtype=torch.bool))
+        log_p = self.score(self.model, batch, z.movedim(1, 0)[None], rows)  # {name: (1, M, B)}
         if self.to_mixture:
             between = experts.log_prob(z) - q.log_prob(z.movedim(1, 0)).T
         else:
@@ -135,7 +138,7 @@ class MmvmElbo(MultimodalObjective):
             )
             between = (pairs * pi.T.unsqueeze(1)).sum(dim=2)  # (B, M)
         to_prior, between = (torch.where(present, kl, 0).sum(dim=1) for kl in (experts.kl(self.model.prior()), between))
-        sums = {name: x.sum(dim=0) for name, x in log_p.items()}
+        sums = {name: x.sum(dim=(0, 1)) for name, x in log_p.items()}
         kl = (1 - self.alpha) * between + self.alpha * to_prior
         terms = {"kl": to_prior, "kl between": between} | sums
         return bound_of(self.weighted_sum(sums) - beta * kl, by_modality("mixture", terms), batch.mask)
@@ -176,8 +179,10 @@ class MmjsdElbo(MultimodalObjective):
         mean = DiagonalGaussian(*product_of_experts(mu, powers, present, with_prior=False))
         components = DiagonalGaussian(mu, logvar)
         kl = (pi * components.kl(mean)).sum(dim=0)
-        log_p = self.decode(self.model, batch)(components.rsample(), where=pi[..., None] > 0)  # {name: (1 + M, B)}
-        means = {name: (pi * x).sum(dim=0) for name, x in log_p.items()}
+        z = components.rsample((1,))  # (1, 1 + M, B, D)
+        rows = rows_where(self.model, batch, pi[..., None] > 0)
+        log_p = self.score(self.model, batch, z, rows)  # {name: (1, 1 + M, B)}
+        means = {name: (pi * x[0]).sum(dim=0) for name, x in log_p.items()}
         return self.elbo("mixture", means, kl, beta, batch.mask)
 
 
@@ -205,9 +210,10 @@ class ReweightedElbo(MultimodalObjective):
         z = experts.rsample().movedim(1, 0)  # (M, B, D)
         ratio = self._ratios(experts, z, pi > 0)
         kl = (pi * experts.kl(self.model.prior()).T).sum(dim=0)
-        log_p = self.decode(self.model, batch)(z, torch.eye(len(z), dtype=torch.bool))  # {name: (M, B)}
+        rows = rows_where(self.model, batch, pi[..., None] > 0, torch.eye(len(z), dtype=torch.bool))
+        log_p = self.score(self.model, batch, z[None], rows)  # {name: (1, M, B)}
         mean_ratio = dict(zip(self.model.modalities, (pi[:, None] * ratio).sum(dim=0), strict=True))  # {name: (B,)}
-        means = {name: mean_ratio[name] * x.sum(dim=0) for name, x in log_p.items()}  # of its own expert alone
+        means = {name: mean_ratio[name] * x.sum(dim=(0, 1)) for name, x in log_p.items()}  # of its own expert alone
         return self.elbo("mixture", means, kl, beta, batch.mask)
 
     @staticmethod

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from common.execution import decoder
+from common.execution.score import BYTES, DECODED_AT_ONCE
 from training.steps import Step
 
 DEVICE = torch.device("meta")
@@ -63,7 +63,7 @@ def capture(objective, examples, monkeypatch, n=8, max_grad_norm=None):
 
     No node of its graph may outlive it: the next capture, on another stream, would find the node's stream.
     """
-    for limits in (decoder.DECODED_AT_ONCE, decoder.LAYER_BYTES):
+    for limits in (DECODED_AT_ONCE, BYTES):
         monkeypatch.setitem(limits, "meta", limits["cuda"])
     objective.train().to(DEVICE)
     examples, index = examples.to(DEVICE), torch.empty(n, dtype=torch.long, device=DEVICE)

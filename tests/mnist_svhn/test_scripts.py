@@ -10,7 +10,7 @@ from common.checkpoints import LAST, load, load_model
 from common.data import Batch, Examples
 from common.errors import InputError
 from common.estimators import joint_and_each, weighted_joint
-from common.execution.decoder import DECODED_AT_ONCE
+from common.execution.score import DECODED_AT_ONCE
 from common.models.objectives import make_objective
 from common.objectives import DregIwaeElbo, IwaeElbo, MmvaeElbo
 from mnist_svhn import analyse, loglike, sample, train

@@ -8,7 +8,8 @@ from torch import nn
 
 from common.data import Batch
 from common.encoders_decoders import SplitLinearLayer, StackedDecoder, StackedLinear
-from common.execution.decoder import Decoder
+from common.execution.rows import Rows
+from common.execution.score import score
 from common.likelihoods import BinaryLikelihood, GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import VAE
 from common.objectives import ArElbo, DregIwaeElbo, IwaeElbo, MmvaeElbo, MvaeElbo
@@ -157,7 +158,13 @@ def test_a_stack_of_vectors_decodes_each_at_its_own_z():
     likelihood = GroupedLikelihood(**{name: SphericalGaussianLikelihood(0.7) for name in LIKE})
     model = VAE("poe", {KEY: StackedEncoder()}, {KEY: decoder}, likelihood, D)
     z, x = torch.randn(N, 2, 7, D), torch.randn(7, 6)
-    scored = Decoder(model, Batch(dict.fromkeys(LIKE, x)))(z, torch.eye(N, dtype=torch.bool))
+    scored = score(
+        model,
+        Batch(dict.fromkeys(LIKE, x)),
+        z.transpose(0, 1),
+        Rows((), torch.eye(N, dtype=torch.bool), None, torch.eye(N, dtype=torch.bool)[:, None]),
+    )
+    scored = {name: values.transpose(0, 1) for name, values in scored.items()}
     for i, name in enumerate(LIKE):
         mean = z[i] @ decoder.network.weight[i].T + decoder.network.bias[i, 0]
         torch.testing.assert_close(scored[name][i], likelihood[name](mean).log_prob(x))

@@ -12,7 +12,8 @@ from common.data import Batch
 from common.encoders_decoders import SharedNetwork, SplitLinearLayer
 from common.errors import InputError
 from common.estimators import importance_estimates, log_marginal
-from common.execution.decoder import Decoder
+from common.execution.rows import Rows
+from common.execution.score import score
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import VAE
 from common.models.choices import JointEncoder
@@ -159,10 +160,11 @@ def test_values_are_not_broadcast_over_examples(name):
     model = build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian"))
     inputs = {"image": torch.rand(3, 1, 28, 28), "text": torch.tensor([1, 2, 3])}
     z = torch.randn(1, 3, 4)
-    assert Decoder(model, model.observe(inputs))(z)[name].shape == (1, 3)
+    rows = Rows((), torch.ones(1, 2, dtype=torch.bool), None, torch.ones(1, 1, 2, dtype=torch.bool))
+    assert score(model, model.observe(inputs), z[None], rows)[name].shape == (1, 1, 3)
     looked_at = Batch(inputs | {name: inputs[name].unsqueeze(1)}, observed={})
     with pytest.raises(InputError, match=f"{name} has values of shape .* which its decoder does not give"):
-        Decoder(model, looked_at)(z)
+        score(model, looked_at, z[None], rows)
     with pytest.raises(InputError, match=f"{name} has values of shape .*, reshape the values"):
         log_marginal(model, looked_at, (name,), ("image",) if name == "text" else ("text",), n_samples=3)
 

@@ -59,9 +59,9 @@ def test_batch_norm_keeps_the_statistics_of_the_joint_term():
     torch.manual_seed(0)
     objective(inputs)
     batch = model.observe(inputs)
-    terms = objective.terms(batch)
+    rows = objective.rows(batch)
     torch.manual_seed(0)
-    q = objective.posteriors(model.experts(batch), terms)
-    z = q.rsample((1,))[0, terms.names.index("joint")]
+    q = objective.posteriors(model.experts(batch), rows)
+    z = q.rsample((1,))[0, rows.names.index("joint")]
     torch.testing.assert_close(norm.running_mean, 0.1 * linear(z).mean(dim=0))
     assert norm.momentum == 0.1

@@ -8,7 +8,8 @@ from torch import nn
 from torch.distributions import Laplace
 
 from common.execution import weighted
-from common.execution.decoder import DECODED_AT_ONCE
+from common.execution.score import DECODED_AT_ONCE
+from common.models import VAE
 from common.multimodal_vae import MultimodalVAE
 from common.objectives import (
     DregIwaeElbo,
@@ -208,7 +209,7 @@ def test_parts_are_of_the_size_that_is_decoded_at_once(monkeypatch):
     seen.clear()
     model.decoder["a"].add_module("norm", nn.BatchNorm1d(2))  # found, though this decoder does not call it
     DregIwaeElbo(model, K=5).backward(draw(weights, scales, 8), beta=1.0, n=8)
-    assert seen == [1, 8, 8, 3, 3, 2], "all examples in batch norm's statistics"
+    assert seen == [8, 8, 3, 3, 2], "all examples in batch norm's statistics"
 
 
 def test_samples_with_negligible_weights_are_decoded_without_gradients(monkeypatch):
@@ -226,7 +227,6 @@ def test_samples_with_negligible_weights_are_decoded_without_gradients(monkeypat
     of_all = sum(with_gradients)
     with_gradients.clear()
     monkeypatch.setitem(DECODED_AT_ONCE, "cpu", 20)
-    monkeypatch.setattr(weighted, "ROWS", 2)
     monkeypatch.setattr(weighted, "MAX_SHARE", 1)
     objective.backward(inputs, beta=1.0, n=9)
     assert 0 < sum(with_gradients) < 0.5 * of_all
@@ -248,21 +248,47 @@ def test_decoders_that_give_other_outputs_again_are_not_run_again(monkeypatch, l
     monkeypatch.setitem(DECODED_AT_ONCE, "cpu", 10**6)
     bound = objective.backward(inputs, beta=1.0, n=9)
     runs = 2 if isinstance(layer, nn.BatchNorm1d) else 1  # the statistics are those of one encoder's samples
-    assert names.count("a") == runs and names.count("b") > runs and bound.value.isfinite().all()
+    # what counts is told by all modalities together, so that b is not decoded again either
+    assert names.count("a") == runs and names.count("b") == 1 and bound.value.isfinite().all()
 
 
-def test_samples_that_count_are_decoded_in_multiples():
-    """The largest others fill up; what is not finite counts, so that training stops."""
-    gradient = torch.zeros(2, 50, 3)
-    assert len(weighted._counting_rows(gradient)) == 0
-    gradient[0, :, 1] = 1.0
-    gradient[1, ::2, 1] = 1e-9
-    gradient[1, 1::2, 1] = 1e-30
-    rows = weighted._counting_rows(gradient)
-    assert len(rows) == 2 * weighted.ROWS and (rows.diff() > 0).all()
-    assert gradient.flatten()[rows].gt(1e-10).sum() == 75
-    gradient[0, 7, 2] = torch.nan
-    assert 7 * 3 + 2 in weighted._counting_rows(gradient)
+class Fixed(nn.Module):
+    """An expert that is the same for all examples."""
+
+    def __init__(self, mu, logvar):
+        super().__init__()
+        self.mu, self.logvar = nn.Parameter(torch.full((D,), mu)), nn.Parameter(torch.full((D,), logvar))
+
+    def forward(self, x):
+        return self.mu.expand(len(x), -1), self.logvar.expand(len(x), -1)
+
+
+def test_what_counts_is_told_by_the_whole_weight_of_a_sample(monkeypatch):
+    """A sharp component's samples explain x better by 100 nats, and their density is greater by as much.
+
+    By log p(x|z) alone the other component's samples would not count.
+    """
+    monkeypatch.setattr(weighted, "MAX_SHARE", 1)
+    model, _, _ = linear_gaussian(2)
+    experts = {"a": Fixed(0.0, -100.0), "b": Fixed(1.0, -8.0)}
+    model = VAE("moe", experts, dict(model.decoder), model.likelihood, latent_dim=D).double()
+    at = {0: model.decode(torch.zeros(1, D).double()), 1: model.decode(torch.ones(1, D).double())}
+    inputs = {name: p.mean.detach() for name, p in at[0].items()}
+    nats = sum((at[0][name].log_prob(x) - at[1][name].log_prob(x)).item() for name, x in inputs.items())
+    objective, found = IwaeElbo(model, K=2, weights=dict.fromkeys(inputs, 100 / nats)), []
+    for whole in (True, False):
+        model.zero_grad()
+        torch.manual_seed(0)
+        objective(inputs).backward() if whole else objective.backward(inputs, 1.0, 1)
+        found.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    torch.testing.assert_close(*found)
+    assert experts["b"].mu.grad.abs().sum() > 1e-3
+
+
+def test_samples_that_are_not_finite_count():
+    """So that training stops."""
+    size = torch.tensor([[[1.0, 1.0], [1e-20, 1e-33], [1e-40, torch.nan]]])  # (T, K, B)
+    assert weighted._counts(size).tolist() == [[[True, True], [False, True], [False, True]]]
 
 
 def spread():
