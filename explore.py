@@ -22,9 +22,6 @@ if find_spec("gradio") is None and __name__ == "__main__":
     print(f"error: explore.py needs gradio: {install('gradio')}", file=sys.stderr)
     sys.exit(2)
 
-import tyro
-from torch import Tensor
-
 from common import fitted_priors
 from common.checkpoints import experiment_of, load_model
 from common.execution import devices
@@ -36,6 +33,9 @@ from tools.exploration.explorer import Explorer
 from tools.exploration.page import call_type, page
 from tools.exploration.views import FACE, VIEWS, View, Words
 from training import run_from_command_line
+
+import tyro
+from torch import Tensor
 
 
 @dataclass

@@ -27,10 +27,6 @@ if find_spec("submitit") is None and __name__ == "__main__":
     print(f"error: reproduce.py needs submitit: {install('submitit')}", file=sys.stderr)
     sys.exit(2)
 
-import torch
-import tyro
-from joblib import cpu_count
-
 from common.execution import devices
 from common.io import MIB, read_bounded, write_atomically
 from common.progress import progress_bar
@@ -43,6 +39,10 @@ from tools.reproduction.scheduler import Pool, Work
 from tools.reproduction.work import RESULT, Chain
 from training import run_from_command_line
 from training.parallel import threads_each
+
+import torch
+import tyro
+from joblib import cpu_count
 
 
 @dataclass

@@ -1,1 +1,1 @@
-import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
+import common  # noqa: F401 (before torch, see pyproject.toml: of all packages only this one is sorted above it)

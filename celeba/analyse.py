@@ -26,11 +26,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
-
-import torch
-from torch import Tensor
-
 from celeba.attributes import ATTRIBUTES
 from celeba.classifier import classifier, predict
 from celeba.data import attribute_names, load
@@ -45,6 +40,9 @@ from reports.metrics import Judge
 from reports.plots import visible
 from reports.sampling import Shown
 from training import run_from_command_line
+
+import torch
+from torch import Tensor
 
 BATCH_SIZE = 500
 JUDGE = "classifier_of_attributes.pt"

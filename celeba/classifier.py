@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
-
 from celeba.attributes import ATTRIBUTES
 from celeba.model import image_encoder
 from common.data import Examples
 from reports.classifiers import cached_network, fingerprint, fit
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 STEPS = 2000  # of training
 FINGERPRINTED = 1000  # images whose checksum identifies a set

@@ -5,16 +5,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from celeba.attributes import ATTRIBUTES
 from celeba.demo import draw_with_masks, random_attributes
 from common.data import Examples, hold_out, image_caches
 from common.data.files import DataConfig, check_published, download, find, inner, md5_of, read_text, unpack
 from common.errors import InputError, brief, require
 from common.io import DOWNLOAD_AGAIN
+
+import numpy as np
+import torch
+from torch import Tensor
 
 SPLITS = ("train", "valid", "test")  # in the order of their numbers in the partition file
 N_DEMO = {"train": 6000, "valid": 500, "test": 1000}

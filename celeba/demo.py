@@ -7,11 +7,11 @@ the head, a cylinder that turns and nods.
 
 import math
 
-import torch
-from torch import Tensor
-
 from celeba.attributes import ATTRIBUTES
 from celeba.drawing import BATCH, SIZE, Draws, Measure, along_ray, ellipse, patterned, photograph, rgb, slope
+
+import torch
+from torch import Tensor
 
 MEASURES = 116  # random numbers for a face's measures and colours
 HAIR = {"Black_Hair": (0.06, 0.05, 0.06), "Blond_Hair": (0.9, 0.72, 0.36)}

@@ -18,12 +18,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
-
-import torch
-from sklearn.metrics import f1_score
-from torch import Tensor
-
 from celeba.attributes import ATTRIBUTES
 from celeba.data import load
 from celeba.options import FaceOptions
@@ -34,6 +28,10 @@ from common.models import MultimodalVAE
 from mnist.loglike import image_alone, image_and_label
 from reports import metrics, options, tables
 from training import run_from_command_line
+
+import torch
+from sklearn.metrics import f1_score
+from torch import Tensor
 
 BATCH_SIZE = 100
 

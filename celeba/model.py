@@ -4,8 +4,6 @@ from functools import partial
 from itertools import pairwise
 from types import SimpleNamespace
 
-from torch import nn
-
 from celeba.attributes import ATTRIBUTES
 from common.authors_files import MVAE_IMAGE, NORM, layer
 from common.convolutions import ConvTranspose2d
@@ -13,6 +11,8 @@ from common.encoders_decoders import SplitLinearLayer
 from common.likelihoods import BernoulliLikelihood
 from common.models import MultimodalVAE
 from common.models.choices import Networks, build_pair
+
+from torch import nn
 
 WIDTH = 512
 MODELS_BY_FUSION = {"poe": "mvae", "moe": "bivcca", "mopoe": "mopoe"}  # checkpoints older than --model name the fusion

@@ -20,13 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
-
-import torch
-import tyro
-from torch import Tensor
-from torch.distributions import Distribution
-
 from celeba.attributes import ATTRIBUTES
 from celeba.data import attribute_names, load, parse
 from celeba.options import FaceOptions
@@ -37,6 +30,11 @@ from common.models import MultimodalVAE
 from reports import options, plots, sampling, tables
 from reports.sampling import COLUMNS, Given, Shown, errors_begin_with
 from training import run_from_command_line
+
+import torch
+import tyro
+from torch import Tensor
+from torch.distributions import Distribution
 
 N_POOL = 10_000  # draws from the prior from which those with given attributes are chosen
 FACES = Shown(("image",))

@@ -9,15 +9,13 @@ is trained and written: `python ../mnist/weak_supervision.py --help`.
 
 from dataclasses import dataclass
 
-import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
-
-from torch import Tensor
-
 from celeba import train
 from celeba.loglike import scores
 from common.errors import require
 from training import run_from_command_line
 from training.weak_supervision import Result, Task, WeakSupervisionOptions, train_all
+
+from torch import Tensor
 
 
 @dataclass

@@ -10,16 +10,14 @@ others are left open.
 
 from functools import partial
 
-import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
-
-import torch
-
 from celeba import analyse as celeba
 from celeba.analyse import Config
 from celeba.attributes import ATTRIBUTES
 from celeba19.data import load
 from reports.analysis import analyse
 from training import run_from_command_line
+
+import torch
 
 DATA = celeba.DATA._replace(
     name="celeba19",

@@ -2,9 +2,6 @@
 
 from types import SimpleNamespace
 
-import torch
-from torch import Tensor, nn
-
 from celeba.attributes import ATTRIBUTES
 from celeba.model import WIDTH, image_decoder, image_encoder
 from common.authors_files import MVAE_IMAGE
@@ -12,6 +9,9 @@ from common.encoders_decoders import SqueezeLayer, StackedDecoder, StackedLinear
 from common.likelihoods import BernoulliLikelihood, BinaryLikelihood, GroupedLikelihood
 from common.models import VAE, MultimodalVAE
 from common.models.families import FAMILIES
+
+import torch
+from torch import Tensor, nn
 
 N = len(ATTRIBUTES)
 

@@ -9,13 +9,13 @@ The score is celeba's, the mean of F1 over the attributes. What is trained and w
 
 from dataclasses import dataclass
 
-import tyro
-
 from celeba.attributes import ATTRIBUTES
 from celeba.weak_supervision import mean_f1
 from celeba19 import train
 from training import run_from_command_line
 from training.weak_supervision import Result, Task, WeakSupervisionOptions, train_all
+
+import tyro
 
 
 @dataclass

@@ -7,13 +7,13 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
 
-import msgspec
-import torch
-from torch import Tensor, nn
-
 from common.authors_files import MMVAE_EXPERIMENTS, MmvaeArgs, Size
 from common.errors import InputError, brief, flag, install, option, require
 from common.io import as_type, load_tensors, read_json, reading
+
+import msgspec
+import torch
+from torch import Tensor, nn
 
 T = TypeVar("T")
 Name = Annotated[str, msgspec.Meta(max_length=100)]

@@ -22,10 +22,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
-from torch.distributions import Distribution
-
 from common.data.batches import Batch, Examples, check_known
 from common.encoders_decoders import zero_where_absent
 from common.errors import require, require_names
@@ -34,6 +30,10 @@ from common.execution.score import samples_at_once
 from common.likelihoods import log_prob
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.importance import IwaeElbo
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
 
 MIN_SAMPLES = 50  # of an example, before its sampling may end
 EVERY = 10  # one sample in this many is drawn from the prior

@@ -9,10 +9,6 @@ import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import msgspec
-import torch
-from torch import Tensor, nn
-
 from common.checkpoints import check_fit, load_config
 from common.data.batches import Batch, Examples
 from common.errors import require, require_names
@@ -21,6 +17,10 @@ from common.io import folder_of, load_tensors, save_tensors
 from common.latent_priors import KINDS, Kind, LatentPrior
 from common.models.objectives import decodes_own_latents
 from common.multimodal_vae import MultimodalVAE
+
+import msgspec
+import torch
+from torch import Tensor, nn
 
 BATCH_SIZE = 500
 

@@ -19,13 +19,13 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
+from common.errors import InputError, brief, require
+
 import msgspec
 import torch
 from filelock import FileLock, Timeout
 from PIL import Image
 from torch import Tensor
-
-from common.errors import InputError, brief, require
 
 T = TypeVar("T")
 AGAIN = "delete it, and it will be made again"

@@ -5,15 +5,15 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from zuko.flows import MAF
-
 from common.distributions.flows import HIDDEN
 from common.errors import Diverged, require
 from common.execution.random_states import fixed_noise
 from common.progress import progress_bar
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from zuko.flows import MAF
 
 Kind = Literal["maf", "score"]
 FEWEST = 20  # examples; two of them are held out

@@ -13,11 +13,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
+from common.errors import InputError, require
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical, Distribution, Independent, Laplace, NegativeBinomial, Normal
-
-from common.errors import InputError, require
 
 LEAST_SCALE = 0.01  # of `NormalLikelihood`
 MOST_LOG_R = 8.0  # of `NegativeBinomialLikelihood`

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
-from torch import Tensor, nn
-
 from common.data.batches import Columns, columns_of
 from common.encoders_decoders import StackedDecoder, n_elements, zero_where_absent
 from common.errors import require
 from common.likelihoods import check_names
+
+import torch
+from torch import Tensor, nn
 
 
 class DecoderRecord(NamedTuple):

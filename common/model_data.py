@@ -3,15 +3,15 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-import torch
-from torch import Tensor
-
 from common.data.batches import Examples, is_missing, n_columns
 from common.errors import require
 from common.likelihoods import BernoulliLikelihood, CategoricalLikelihood
 from common.multimodal_vae import MultimodalVAE
 from common.progress import print_once
 from common.values import check_type, outside_unit_interval
+
+import torch
+from torch import Tensor
 
 ROWS_AT_ONCE = 10_000  # whose values are checked
 

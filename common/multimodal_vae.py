@@ -4,10 +4,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 
-import torch
-from torch import Tensor, nn
-from torch.distributions import Distribution
-
 from common.data.batches import Batch, n_columns, observe
 from common.distributions.base import LatentDistribution
 from common.encoders_decoders import evaluation_mode, expert_params, expert_params_where, n_elements, outputs
@@ -16,6 +12,10 @@ from common.likelihoods import GroupedLikelihood, check_class, check_shape
 from common.modalities import DecoderRecord, Modality, decoder_records, modalities_of, stack_values
 from common.private_latents import with_auxiliary, with_private
 from common.values import check_values
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
 
 
 class MultimodalVAE(nn.Module):

@@ -1,11 +1,11 @@
 """The model of six pieces in a plain ModuleDict."""
 
-from torch import nn
-
 from common.encoders_decoders import NetworkList
 from common.errors import require
 from common.likelihoods import GroupedLikelihood
 from common.multimodal_vae import MultimodalVAE
+
+from torch import nn
 
 PIECES = ("encoder", "variational_strategy", "variational_posterior", "decoder", "likelihood", "prior")
 

@@ -1,10 +1,10 @@
 """Strategies that pool Gaussian experts otherwise than by products or plain mixtures."""
 
-from torch import Tensor
-
 from common.errors import require
 from common.experts import dependent_experts, hoelder_components, wasserstein_barycentre
 from common.variational_strategies import Strategy, mixture_of_present
+
+from torch import Tensor
 
 MAX_RHO = 0.8  # the largest correlation that CoDE-VAE's authors try
 

@@ -2,13 +2,13 @@
 
 import copy
 
-import torch
-from torch import Tensor, nn
-from torch.distributions import Categorical, Distribution, MixtureSameFamily
-
 from common.distributions.location_scale import Concatenated, DiagonalGaussian, Spheres
 from common.distributions.von_mises_fisher import HypersphericalUniform
 from common.errors import require
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Categorical, Distribution, MixtureSameFamily
 
 
 class LearnedPrior(nn.Module):

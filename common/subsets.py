@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import combinations
 
-import torch
-from torch import Tensor
-
 from common.data.batches import Columns, n_columns
 from common.errors import require
+
+import torch
+from torch import Tensor
 
 MAX_ENUMERATED = 10  # the most modalities to enumerate subsets of, and the most elements of a set to have a term each
 

@@ -1,10 +1,10 @@
 """What values a modality can have, checked where they enter; the line of an error names the modality."""
 
-import torch
-from torch import Tensor, nn
-
 from common.errors import require
 from common.likelihoods import BernoulliLikelihood, BinaryLikelihood, CategoricalLikelihood, LocationScaleLikelihood
+
+import torch
+from torch import Tensor, nn
 
 
 def check_values(

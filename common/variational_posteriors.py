@@ -7,11 +7,6 @@ since the loss or the weights are not finite.
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor, nn
-from torch.distributions import Distribution, Laplace
-from torch.nn.functional import softplus
-
 from common.distributions.base import Factorised, LatentDistribution
 from common.distributions.energy import LocScaleEbm
 from common.distributions.flows import JointFlows
@@ -19,6 +14,11 @@ from common.distributions.location_scale import DiagonalGaussian, LaplaceOrNorma
 from common.distributions.mixtures import Mixture, PrivateLatentsMixture
 from common.distributions.von_mises_fisher import VonMisesFisher
 from common.errors import require
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, Laplace
+from torch.nn.functional import softplus
 
 MIN_SCALE = 1e-6  # epsilon, as in the MMVAE authors' code
 

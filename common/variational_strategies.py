@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 
-import torch
-from torch import Tensor, nn
-
 from common.errors import require
 from common.experts import masked_sum, product_of_experts, quotient_of_experts
 from common.subsets import all_subsets, on_device
+
+import torch
+from torch import Tensor, nn
 
 
 class Strategy(nn.Module):

@@ -34,10 +34,6 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import ClassVar
 
-import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
-import torch
-from torch import Tensor, nn
-
 from common import fitted_priors
 from common.data import Examples
 from common.errors import require, require_positive
@@ -61,6 +57,9 @@ from reports.classifiers import judge_file
 from reports.latents import MAX_DRAWS, each_modality, kl_plot, kl_table, latent_map
 from reports.sampling import Shown, cross_generation, gaussian_mixture
 from training import run_from_command_line
+
+import torch
+from torch import Tensor, nn
 
 SHOWN = 6  # birds in cross_generation.png
 CLASSES = 10  # in umap.png, those with most test birds

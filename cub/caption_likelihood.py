@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
+from cub.captions import END, PADDING
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.distributions import Categorical, Distribution
-
-from cub.captions import END, PADDING
 
 BLOCK = 2048  # words whose logits are computed together: arrays of ever new sizes would leave gaps in the memory
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from common.errors import InputError, install, require
+from common.io import read_json
+
 import torch
 from msgspec import Struct
 from torch import Tensor
-
-from common.errors import InputError, install, require
-from common.io import read_json
 
 LENGTH = 32
 SPECIAL = ("<exc>", "<pad>", "<eos>")

@@ -2,11 +2,11 @@
 
 from typing import NamedTuple
 
+from common.errors import require
+
 import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
-
-from common.errors import require
 
 
 class Canonical(NamedTuple):

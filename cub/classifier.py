@@ -3,13 +3,13 @@
 from functools import partial
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, interpolate
-
 from common.progress import progress_bar
 from cub.demo import ATTRIBUTES, draw, features, random_attributes
 from reports.classifiers import cached_network
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, interpolate
 
 BIRDS, BATCH_SIZE = 8000, 64
 EPOCHS, LR = {"image": 6, "feature": 12}, {"image": 6e-3, "feature": 2e-3}

@@ -6,9 +6,6 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, Protocol
 
-import torch
-from torch import Tensor
-
 from common.data import Examples, arrays, image_caches
 from common.data.arrays import Expected
 from common.data.files import DataConfig
@@ -20,6 +17,9 @@ from cub.captions import Vocabulary, tokenizer, words
 from cub.demo import CAPTIONS
 from cub.feature_files import load_features, md5_of_lines
 from cub.layouts import find_birds, unpack_birds
+
+import torch
+from torch import Tensor
 
 IMAGES = image_caches.Kind(squashed=True)  # the authors' Resize([64, 64])
 

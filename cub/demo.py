@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import chain
 
-import torch
-from torch import Tensor
-
 from celeba.drawing import BATCH, SIZE
 from common.progress import progress_bar
 from cub.drawing import ATTRIBUTES, HORNS, PIGMENTS, SCENES, draw, random_attributes
+
+import torch
+from torch import Tensor
 
 CAPTIONS = 10  # per image
 NAMED = 0.8  # probability that a caption names the value of an attribute

@@ -7,10 +7,10 @@ from back to belly.
 
 from collections.abc import Sequence
 
+from celeba.drawing import BATCH, SIZE, Draws, Measure, ellipse, patterned, photograph, rgb, slope
+
 import torch
 from torch import Tensor
-
-from celeba.drawing import BATCH, SIZE, Draws, Measure, ellipse, patterned, photograph, rgb, slope
 
 PIGMENTS = {"black": (0.07, 0.07, 0.09), "white": (0.96, 0.96, 0.94), "gray": (0.53, 0.54, 0.57)}
 PIGMENTS |= {"brown": (0.46, 0.27, 0.12), "red": (0.86, 0.1, 0.1), "yellow": (0.97, 0.83, 0.1)}

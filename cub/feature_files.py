@@ -5,16 +5,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Required, TypedDict
 
-import torch
-from msgspec import Meta, Struct
-from torch import Tensor, nn
-
 from common.data import arrays
 from common.data.image_caches import Kind, decode, fingerprint
 from common.errors import require
 from common.io import load_tensors, read_json
 from cub.feature_network import N_FEATURES, extractor, features_of
 from cub.layouts import BirdFiles
+
+import torch
+from msgspec import Meta, Struct
+from torch import Tensor, nn
 
 SPLITS = ("train", "test")
 NETWORK = "cub_resnet101.pth.tar"

@@ -8,11 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import affine_grid, cross_entropy, grid_sample
-
 from common.checkpoints import check_fit
 from common.errors import InputError, brief, require
 from common.execution import random_states
@@ -20,6 +15,11 @@ from common.io import DAMAGE, load_tensors, save_tensors
 from common.progress import progress_bar
 from training import optimizers
 from training.optimizers import Count, OptimizerState
+
+import msgspec
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
 N_FEATURES = 2048
 IMAGENET = "https://download.pytorch.org/models/resnet101-63fe2227.pth"

@@ -17,14 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
-
-import msgspec
-import numpy as np
-import torch
-from joblib import cpu_count
-from torch import Tensor, nn
-
 from common.data import image_caches
 from common.data.image_caches import Kind, decode
 from common.errors import option, require, require_positive, require_seed
@@ -50,6 +42,12 @@ from cub.feature_network import Recipe, extractor, features_of, fingerprint, ima
 from cub.layouts import BirdFiles, find_birds
 from cub.options import BirdOptions
 from training import run_from_command_line
+
+import msgspec
+import numpy as np
+import torch
+from joblib import cpu_count
+from torch import Tensor, nn
 
 TRAINING_OPTIONS = ("train_size", "epochs", "batch_size", "lr", "seed", "precision")
 TRAINING = "cub_resnet101_training.pth.tar"

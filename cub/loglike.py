@@ -12,16 +12,14 @@ much of the caption the image tells. Padding adds nothing; only --paper uses the
 
 from dataclasses import dataclass
 
-import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
-
-import torch
-
 from cub.data import CAPTIONS
 from cub.options import about
 from cub.trained_model import TrainedConfig, load_birds, load_trained
 from reports import tables
 from reports.likelihoods import MmvaeLoglikeConfig, mmvae_estimates
 from training import run_from_command_line
+
+import torch
 
 
 @dataclass

@@ -4,8 +4,6 @@ from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
-from torch import nn
-
 from common.authors_files import LEARNED_PRIOR, NORM, MmvaeArgs, layer
 from common.checkpoints import NetworkOptions
 from common.convolutions import ConvTranspose2d, FromPixel
@@ -18,6 +16,8 @@ from common.models.fusions import FUSIONS
 from cub.caption_likelihood import CaptionLikelihood, VocabularyLayer
 from cub.captions import LENGTH
 from cub.options import AUTHORS, MODELS
+
+from torch import nn
 
 N_FEATURES = 2048
 N_IMAGE_FLAT, N_JOINT = 512 * 4 * 4, 256

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import tyro
-
 from common.models import choices
 from training.options import DataOptions
+
+import tyro
 
 # correlations of the paper's MMVAE with features (Shi et al. 2019, section 4.2)
 PAPER = {"ground truth": 0.273, "image -> caption": 0.104, "caption -> image": 0.135, "joint": 0.263}

@@ -3,15 +3,15 @@
 from collections.abc import Iterable, Mapping
 from functools import partial
 
-import torch
-from torch import Tensor
-from torch.distributions import Distribution
-
 from common.data import Examples
 from common.execution import processes
 from common.models import MultimodalVAE
 from cub.data import Birds
 from cub.demo import CAPTIONS
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
 
 BATCH_SIZE = 200  # captions
 

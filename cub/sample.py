@@ -19,12 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
-import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
-
-import torch
-from torch import Tensor
-from torch.distributions import Distribution
-
 from common.data.image_caches import decode
 from common.errors import require
 from common.models import MultimodalVAE
@@ -37,6 +31,10 @@ from reports import plots, sampling, tables
 from reports.options import ClusterSamplesConfig
 from reports.sampling import Given
 from training import run_from_command_line
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
 
 COLUMNS = 6
 

@@ -8,12 +8,12 @@ released, so ours are trained here.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from common.errors import InputError, install
+from cub.captions import END, SPECIAL, Vocabulary
+
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
-
-from common.errors import InputError, install
-from cub.captions import END, SPECIAL, Vocabulary
 
 DIM = 300
 WINDOW, EPOCHS = 3, 10  # FastText's, as in the authors' code

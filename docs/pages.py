@@ -7,12 +7,12 @@ part of `common/__init__.py`'s table of contents, which names every module, and 
 import re
 from pathlib import Path
 
+import common
+
 from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
-
-import common
 
 ROOT = Path(__file__).parents[1]
 SHOWN = (

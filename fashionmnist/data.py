@@ -1,11 +1,11 @@
 """FashionMNIST in its original idx files, and drawn garments for the demo."""
 
-import torch
-
 from common.data import Examples
 from common.data.files import DataConfig
 from fashionmnist.demo import draw
 from mnist.data import class_dataset, read
+
+import torch
 
 CLASSES = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),

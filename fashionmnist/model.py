@@ -2,13 +2,13 @@
 
 from types import SimpleNamespace
 
-from torch import nn
-
 from common.authors_files import layer
 from common.convolutions import ConvTranspose2d
 from common.encoders_decoders import swish_mlp
 from common.models import MultimodalVAE
 from mnist.model import WIDTH, assemble
+
+from torch import nn
 
 
 def build(config: SimpleNamespace) -> MultimodalVAE:

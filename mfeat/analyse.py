@@ -14,11 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
-
-import torch
-from torch import Tensor
-
 from common.data import Examples
 from common.errors import require
 from common.model_data import check_values
@@ -28,6 +23,9 @@ from mfeat.data import TABLES, load_as_trained, with_missing
 from reports import options, tables
 from reports.tables import Table, decimals, percent
 from training import run_from_command_line
+
+import torch
+from torch import Tensor
 
 MISSING = 1 / 3  # of the cells
 BATCH_SIZE = 500

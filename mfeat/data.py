@@ -2,11 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
-import torch
-from sklearn.decomposition import PCA
-from torch.nn.functional import adaptive_avg_pool2d
-
 from common.checkpoints import load_config
 from common.data import Examples, files
 from common.data.files import DataConfig, find, read_text
@@ -15,6 +10,11 @@ from common.errors import require
 from common.io import DOWNLOAD_AGAIN, reading
 from mnist.demo import scanned_digits
 from reports.options import ModelConfig
+
+import numpy as np
+import torch
+from sklearn.decomposition import PCA
+from torch.nn.functional import adaptive_avg_pool2d
 
 # the numbers of columns; README.md says what they are
 TABLES = {"fou": 76, "fac": 216, "kar": 64, "pix": 240, "zer": 47, "mor": 6}

@@ -12,11 +12,6 @@ its columns' deviations.
 
 from functools import partial
 
-import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
-
-import torch
-from torch import Tensor
-
 from common.data import Batch
 from common.estimators import importance_estimates
 from common.models import MultimodalVAE
@@ -25,6 +20,9 @@ from reports import metrics, tables
 from reports.likelihoods import of_subsets
 from reports.options import SubsetLikelihoodsConfig as Config
 from training import run_from_command_line
+
+import torch
+from torch import Tensor
 
 BATCH_SIZE = 50
 

@@ -2,8 +2,6 @@
 
 from types import SimpleNamespace
 
-from torch import nn
-
 from common.checkpoints import NetworkOptions
 from common.data.scales import Scales
 from common.encoders_decoders import SplitLinearLayer, swish_mlp
@@ -11,6 +9,8 @@ from common.likelihoods import CategoricalLikelihood, GroupedLikelihood, Spheric
 from common.models import VAE, MultimodalVAE
 from common.models.choices import MODELS
 from mfeat.data import N_CLASSES
+
+from torch import nn
 
 WIDTH = 256
 SCALE = 0.5  # standard deviation of p(x|z), where a column of the training examples has 1

@@ -12,16 +12,14 @@ the units of the files; and a picture of the same name, of pix, which says the d
 from dataclasses import dataclass
 from typing import ClassVar
 
-import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
-
-import torch
-from torch import Tensor
-
 from common.checkpoints import load_config
 from common.data.scales import in_units
 from mfeat.data import INK, PICTURE, load_as_trained
 from reports import options, plots, sampling
 from training import run_from_command_line
+
+import torch
+from torch import Tensor
 
 COLUMNS = 12
 

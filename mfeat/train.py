@@ -10,8 +10,6 @@ A batch: fou, fac, kar, pix, zer, mor (B, columns) float, standardised; digit (B
 
 from dataclasses import dataclass
 
-import tyro
-
 from common.data import Examples, hold_out
 from common.data.scales import Scales, scales_of, standardised
 from common.errors import require
@@ -21,6 +19,8 @@ from mfeat.model import build
 from training import Experiment, objective_of, run, run_from_command_line
 from training.model_options import ObjectiveOptions, model_option, objective_option
 from training.options import LatentsOption, RunConfig
+
+import tyro
 
 MODELS = ("mvae", "mmvae", "mopoe", "mopoe-published", "mvtcae", "crmvae", "mmjsd", "hoelder", "helvae", "wb")
 

@@ -1,11 +1,11 @@
 """Aggregate posteriors, which follow the regions of the latents that training examples take."""
 
-import torch
-from torch import Tensor
-
 from common.data.batches import Examples
 from common.errors import require
 from common.multimodal_vae import MultimodalVAE
+
+import torch
+from torch import Tensor
 
 
 @torch.no_grad()

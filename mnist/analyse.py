@@ -17,11 +17,6 @@ and of the posteriors in the plane) and kl.png (KLs by latent) into the model's 
 from collections.abc import Callable
 from functools import partial
 
-import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
-
-import torch
-from torch import Tensor, nn
-
 from common.checkpoints import load_config
 from common.data import Batch, Examples
 from common.models import MultimodalVAE
@@ -34,6 +29,9 @@ from reports.analysis import Labelled, analyse
 from reports.classifiers import image_classifier, judge, judge_file
 from reports.metrics import Judge
 from training import run_from_command_line
+
+import torch
+from torch import Tensor, nn
 
 STEPS = 3000  # of the classifier's training
 

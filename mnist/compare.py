@@ -17,12 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
-
-import torch
-import tyro
-from matplotlib.figure import Figure
-
 from common.checkpoints import load_model
 from common.errors import require, require_different, require_positive
 from common.execution import devices
@@ -35,6 +29,10 @@ from reports import plots, tables
 from training import options, run_from_command_line, runs
 from training.command_line import parse
 from training.parallel import default_jobs, in_parallel, logged
+
+import torch
+import tyro
+from matplotlib.figure import Figure
 
 SCRIPTS = {"halves": halves, "pixels": pixels}
 VARIANTS = {

@@ -6,9 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import torch
-from torch import Tensor
-
 from common.checkpoints import load_config
 from common.data import Examples, files
 from common.data.files import DataConfig, find
@@ -18,6 +15,9 @@ from mnist import idx_files
 from mnist.demo import scanned_digits
 from mnist.idx_files import read_idx
 from reports.options import ModelConfig
+
+import torch
+from torch import Tensor
 
 CLASSES = tuple("0123456789")
 FILES = {

@@ -2,12 +2,12 @@
 
 from functools import cache
 
+from common.data import Examples, files
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
-
-from common.data import Examples, files
 
 N_TEST = 297
 

@@ -14,11 +14,6 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import product
 
-import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
-
-import torch
-from torch import nn
-
 from common.data import Batch
 from common.errors import require
 from common.objectives import DregIwaeElbo, IwaeElbo, Objective, StlElbo
@@ -27,6 +22,9 @@ from common.progress import progress_bar
 from mnist.data import MNIST, Dataset, load_as_trained
 from reports import options, plots, tables
 from training import run_from_command_line
+
+import torch
+from torch import nn
 
 
 @dataclass

@@ -6,12 +6,12 @@ import math
 import struct
 from pathlib import Path
 
+from common.errors import require
+from common.io import DOWNLOAD_AGAIN, reading
+
 import numpy as np
 import torch
 from torch import Tensor
-
-from common.errors import require
-from common.io import DOWNLOAD_AGAIN, reading
 
 MAX_ITEMS = 280_000  # EMNIST's digits are the largest set in MNIST's format
 

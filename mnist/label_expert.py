@@ -17,12 +17,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
-
-import torch
-import tyro
-from torch import Tensor, nn
-
 from common.checkpoints import load_config
 from common.errors import option, require, require_positive
 from common.io import folder_of, save_tensors
@@ -37,6 +31,10 @@ from reports import plots, tables
 from reports.analysis import AnalysisConfig
 from reports.metrics import Judge
 from training import run_from_command_line
+
+import torch
+import tyro
+from torch import Tensor, nn
 
 DRAWS = 100  # of each label for a step
 AT_ONCE = 1000  # images that are decoded and judged at once

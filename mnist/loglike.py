@@ -20,11 +20,6 @@ A VAE has log p(image) alone, with samples of q(z|image); a CVAE log p(image|tex
 from collections.abc import Sequence
 from functools import partial
 
-import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
-
-import torch
-from torch import Tensor
-
 from common.data import Batch, Examples
 from common.estimators import importance_estimates
 from common.models import MultimodalVAE
@@ -32,6 +27,9 @@ from mnist.data import MNIST, Dataset, load_as_trained
 from reports import metrics, tables
 from reports.options import LoglikeConfig as Config
 from training import run_from_command_line
+
+import torch
+from torch import Tensor
 
 BATCH_SIZE = 100
 

@@ -4,15 +4,15 @@ from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
 
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import one_hot
-
 from common.authors_files import layer
 from common.encoders_decoders import SplitLinearLayer, swish_mlp
 from common.likelihoods import BernoulliLikelihood, CategoricalLikelihood
 from common.models import MultimodalVAE
 from common.models.choices import Networks, build_pair
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 N_CLASSES = 10
 WIDTH = 512

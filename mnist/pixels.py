@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-import tyro
-
 from common.errors import require
 from common.models.objectives import objectives_of
 from mnist.parts import commands as parts
 from training import run_from_command_line
 from training.model_options import fusion_option
+
+import tyro
 
 
 @dataclass

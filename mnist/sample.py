@@ -19,12 +19,6 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
-
-import numpy as np
-import torch
-from torch import Tensor
-
 from common.checkpoints import load_config
 from common.data import Examples
 from common.data.image_caches import in_mode, open_picture
@@ -35,6 +29,10 @@ from mnist.data import MNIST, Dataset, load_as_trained
 from reports import options, plots, sampling
 from reports.sampling import Given, Shown, errors_begin_with
 from training import run_from_command_line
+
+import numpy as np
+import torch
+from torch import Tensor
 
 
 @dataclass

@@ -15,13 +15,13 @@ The last model is scored, and no example is held out: choosing the best one woul
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import tyro
-
 from mnist import train
 from mnist.model import N_CLASSES
 from training import Experiment, run_from_command_line
 from training.options import LrSchedule, share
 from training.weak_supervision import Result, Task, WeakSupervisionOptions, train_all
+
+import tyro
 
 
 @dataclass

@@ -20,10 +20,6 @@ umap.png (draws of the prior and of the posteriors in the plane) and kl.png (KLs
 from dataclasses import dataclass
 from functools import partial
 
-import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
-
-from torch import Tensor
-
 from common.data import Examples
 from common.models import MultimodalVAE
 from mnist_svhn import classifier
@@ -34,6 +30,8 @@ from reports.analysis import AnalysisConfig, Labelled, analyse
 from reports.classifiers import judge, judge_file
 from reports.metrics import Judge
 from training import run_from_command_line
+
+from torch import Tensor
 
 
 @dataclass

@@ -7,10 +7,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Literal, Protocol
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from common.data import Examples, arrays, files
 from common.data.arrays import Expected
 from common.data.files import DataConfig, find
@@ -21,6 +17,10 @@ from mnist.data import digits
 from mnist_svhn import mat_files
 from mnist_svhn.options import MATCHINGS, TrainingPairOptions
 from mnist_svhn.street import CLEAN, street_digits
+
+import numpy as np
+import torch
+from torch import Tensor
 
 N_CLASSES = 10
 FILES = {"train": "train_32x32.mat", "test": "test_32x32.mat"}

@@ -11,15 +11,13 @@ mnist tells about svhn. Only --paper uses the weights of the likelihoods.
 
 from dataclasses import dataclass
 
-import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
-
-import torch
-
 from mnist_svhn.data import load
 from mnist_svhn.options import PairOptions, about, dataset_options
 from reports import tables
 from reports.likelihoods import MmvaeLoglikeConfig, mmvae_estimates
 from training import run_from_command_line, runs
+
+import torch
 
 
 @dataclass

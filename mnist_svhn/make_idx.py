@@ -13,13 +13,13 @@ leave out the images that --valid holds out.
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
 from common.errors import require
 from common.io import locked
 from mnist_svhn.data import save_pairs
 from mnist_svhn.options import MATCHINGS, TrainingPairOptions
 from training import run_from_command_line
+
+import tyro
 
 
 @dataclass

@@ -10,11 +10,11 @@ import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
-
 from common.data.arrays import Expected
 from common.errors import require
 from common.io import reading
+
+import numpy as np
 
 FILE_HEADER, VERSION = 128, b"\x00\x01IM"  # bytes; version 5 of a little-endian machine, at the header's end
 UINT8, COMPRESSED = 2, 15  # types of elements

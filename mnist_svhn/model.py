@@ -4,8 +4,6 @@ from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
-from torch import Tensor, nn
-
 from common.authors_files import LEARNED_PRIOR, Depth, MmvaeArgs, layer
 from common.checkpoints import Name, NetworkOptions
 from common.convolutions import ConvTranspose2d, FromPixel
@@ -16,6 +14,8 @@ from common.models.choices import JointEncoder
 from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS
 from mnist_svhn.options import FAMILY_OF, MODELS
+
+from torch import Tensor, nn
 
 N_MNIST, N_SVHN = 28 * 28, 3 * 32 * 32
 N_HIDDEN, N_SVHN_FLAT = 400, 128 * 4 * 4

@@ -15,10 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
-
-import torch
-
 from common.data import Examples
 from common.errors import require
 from common.models import MultimodalVAE
@@ -26,6 +22,8 @@ from mnist_svhn.data import load
 from mnist_svhn.options import PairOptions, dataset_options
 from reports import options, sampling
 from training import run_from_command_line, runs
+
+import torch
 
 COLUMNS = 16
 IMAGES = sampling.Shown(("mnist", "svhn"))

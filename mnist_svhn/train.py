@@ -13,8 +13,6 @@ A batch: mnist (B, 1, 28, 28) and svhn (B, 3, 32, 32), float in [0, 1].
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import tyro
-
 from common.errors import require, require_positive
 from common.models.choices import Model
 from common.models.families import FAMILIES
@@ -26,6 +24,8 @@ from mnist_svhn.sample import draw
 from training import Experiment, objective_of, run, run_from_command_line
 from training.model_options import MmvaeOptions, model_option, objective_option
 from training.options import LATENT_NAMES, OptimizerName, RunConfig
+
+import tyro
 
 
 @dataclass

@@ -13,10 +13,6 @@ right. A table by character stands below. What else is measured and drawn: `pyth
 from dataclasses import dataclass
 from functools import partial
 
-import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
-
-from torch import Tensor
-
 from common.data import Examples
 from common.models import MultimodalVAE
 from mnist.analyse import judges, labels
@@ -27,6 +23,8 @@ from reports.analysis import AnalysisConfig, Labelled, analyse
 from reports.classifiers import image_classifier
 from reports.metrics import Judge
 from training import run_from_command_line
+
+from torch import Tensor
 
 STEPS = 6000  # of the reader's training
 

@@ -5,10 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-import torch
-from torch import Tensor
-from torch.nn.functional import interpolate, one_hot
-
 from common.data import Examples, arrays
 from common.data.arrays import Expected
 from common.data.files import DataConfig
@@ -17,6 +13,10 @@ from common.progress import progress_bar
 from mnist.data import Dataset, digits
 from mnist.demo import scanned_digits
 from multimnist.options import LENGTH, DatasetOptions, changed, dataset_options
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate, one_hot
 
 SIZE = 50  # height and width of an image in pixels
 DIGIT = 28  # height and width of a digit of MNIST

@@ -12,14 +12,14 @@ multimnist.png, a picture of 64 of its training examples. Takes seconds, with --
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
 from common.errors import require_seed
 from common.io import locked
 from multimnist.data import SEED, load, make, names
 from multimnist.options import DatasetOptions, dataset_options
 from reports import plots
 from training import run_from_command_line
+
+import tyro
 
 COLUMNS = 8
 

@@ -3,10 +3,6 @@
 from functools import partial
 from types import SimpleNamespace
 
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import one_hot
-
 from common.authors_files import MVAE_IMAGE, layer
 from common.checkpoints import NetworkOptions
 from common.convolutions import ConvTranspose2d
@@ -17,6 +13,10 @@ from common.models.choices import Networks, build_pair
 from multimnist.data import N_CHARACTERS, SOS
 from multimnist.options import LENGTH
 from multimnist.text import TeacherForcedLikelihood
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 N_HIDDEN, WIDTH = 200, 512
 

@@ -1,11 +1,11 @@
 """Autoregressive distribution p(text|z), for training with teacher forcing."""
 
+from multimnist.data import N_CHARACTERS
+from multimnist.options import LENGTH
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution
-
-from multimnist.data import N_CHARACTERS
-from multimnist.options import LENGTH
 
 BEAM = 10  # strings that the beam search for the most likely one keeps at each character
 

@@ -1,7 +1,5 @@
 """MMVAE with the names, signatures and objects of MultiVae, made of this repository's pieces; README.md says more."""
 
-import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
-
 from multivae_api.config import MMVAEConfig
 from multivae_api.data import (
     BaseDecoder,

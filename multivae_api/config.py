@@ -6,12 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, TypedDict, get_type_hints
 
-import msgspec
-import torch
-from msgspec import Meta
-from torch import Tensor, nn
-from torch.distributions import Independent, OneHotCategorical
-
 from common.encoders_decoders import SplitLinearLayer, evaluation_mode
 from common.errors import InputError, require
 from common.likelihoods import (
@@ -23,6 +17,12 @@ from common.likelihoods import (
 )
 from common.objectives import DregIwaeElbo, IwaeElbo
 from common.variational_posteriors import DiagonalGaussianPosterior, LaplacePosterior
+
+import msgspec
+import torch
+from msgspec import Meta
+from torch import Tensor, nn
+from torch.distributions import Independent, OneHotCategorical
 
 
 class OneHot(OneHotCategorical):

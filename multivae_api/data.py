@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 
+from common.data.records import Record
+from common.errors import require
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-
-from common.data.records import Record
-from common.errors import require
 
 BaseEncoder = BaseDecoder = nn.Module  # MultiVae's networks inherit from its own classes, ours from any module
 

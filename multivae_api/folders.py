@@ -6,12 +6,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import msgspec
-from torch import Tensor
-
 from common.errors import InputError, brief, require
 from common.io import as_type, load_tensors, read_json, save_tensors, write_atomically
 from multivae_api.config import HINTS, MMVAEConfig, Options
+
+import msgspec
+from torch import Tensor
 
 CONFIG, PARAMETERS = "model_config.json", "model.pt"
 GIVE = "give a folder that model.save made"

@@ -3,10 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import torch
-from torch import Tensor
-from torch.distributions import Distribution
-
 from common.data.batches import Batch, observe
 from common.data.records import Record
 from common.experts import mixture_log_prob
@@ -15,6 +11,10 @@ from common.multimodal_vae import MultimodalVAE
 from common.objectives.importance import bound
 from multivae_api.config import MMVAEConfig
 from multivae_api.data import ModelOutput, check_masks
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
 
 
 class LossesOfSamples(MultimodalVAE):

@@ -5,10 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-import torch
-from torch import Tensor, nn
-from torch.distributions import Distribution
-
 from common.checkpoints import check_fit
 from common.encoders_decoders import evaluation_mode
 from common.errors import require
@@ -32,6 +28,10 @@ from multivae_api.config import (
 )
 from multivae_api.data import ModelOutput
 from multivae_api.losses import LossesOfSamples, loss_output
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
 
 
 class MMVAE(LossesOfSamples):

@@ -21,10 +21,6 @@ from functools import partial
 from pathlib import Path
 from statistics import fmean
 
-import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
-
-from torch import Tensor
-
 from common.data import Examples
 from common.errors import require
 from common.execution import devices
@@ -40,6 +36,8 @@ from reports.metrics import Judge
 from reports.subsets import Posteriors, linear_accuracy
 from reports.tables import Table, percent
 from training import run_from_command_line
+
+from torch import Tensor
 
 STEPS = {SIZE: 3000, quadrants.SIZE: 1000}  # of a classifier's training, by the size of its images
 N_PROBED = 5000  # training examples of a linear classifier of latents

@@ -7,11 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Protocol
 
-import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import avg_pool2d, interpolate, pad
-
 from common.data import Examples, files, image_caches
 from common.data.files import DataConfig, inner, unpack
 from common.data.image_caches import in_mode, open_picture
@@ -19,6 +14,11 @@ from common.errors import InputError, require
 from common.io import load_tensors
 from mnist.data import digits
 from polymnist.quadrants import in_quadrants, random_crops
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate, pad
 
 SIZE = 28  # height and width of an image in pixels
 N_CLASSES = 10

@@ -4,11 +4,11 @@ import io
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from common.errors import InputError
 from common.io import load_tensors
+
+import torch
+from torch import Tensor
 
 AT_ONCE = 50  # images in a batch of Inception-v3, whose first feature maps are large
 WEIGHTS = "pt_inception-2015-12-05-6726825d.pth"

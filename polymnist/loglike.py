@@ -12,16 +12,14 @@ estimated with samples of each encoder alone too. Weights and beta play no part;
 from dataclasses import dataclass
 from functools import partial
 
-import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
-
-import torch
-
 from common.estimators import joint_and_each
 from polymnist.data import load
 from polymnist.options import DatasetOptions, about, dataset_options
 from reports import metrics, options, tables
 from reports.likelihoods import of_subsets
 from training import run_from_command_line, runs
+
+import torch
 
 BATCH_SIZE = 50
 

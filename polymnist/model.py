@@ -5,10 +5,6 @@ from itertools import pairwise
 from types import SimpleNamespace
 from typing import Annotated
 
-import torch
-from msgspec import Meta
-from torch import Tensor, nn
-
 from common.checkpoints import Name, NetworkOptions
 from common.convolutions import ConvTranspose2d
 from common.encoders_decoders import SplitLinearLayer
@@ -18,6 +14,10 @@ from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS
 from polymnist.data import modalities
 from polymnist.options import MODELS
+
+import torch
+from msgspec import Meta
+from torch import Tensor, nn
 
 LIKELIHOOD_SCALE = 0.75
 WIDTHS = {"conv": 32, "small": 16}  # channels of the first convolution, by --networks

@@ -13,10 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
-
-import torch
-
 from common.data import Examples
 from common.errors import require
 from common.models import MultimodalVAE
@@ -24,6 +20,8 @@ from polymnist.data import load, modalities
 from polymnist.options import MAX_MODALITIES, DatasetOptions, dataset_options
 from reports import options, sampling
 from training import run_from_command_line, runs
+
+import torch
 
 COLUMNS = 12
 IMAGES = sampling.Shown(modalities(MAX_MODALITIES))

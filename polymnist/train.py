@@ -14,8 +14,6 @@ A batch: m0, m1, ... (B, 3, 28, 28) float in [0, 1]; (B, 3, 64, 64) with --quadr
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import tyro
-
 from common.data import Examples
 from common.errors import require
 from common.model_data import modelled
@@ -27,6 +25,8 @@ from polymnist.sample import draw
 from training import Experiment, objective_of, run, run_from_command_line
 from training.model_options import PrivateOptions, model_option, objective_option, posterior_option
 from training.options import LATENT_NAMES, RunConfig
+
+import tyro
 
 
 @dataclass

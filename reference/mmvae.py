@@ -11,13 +11,13 @@ import argparse
 import math
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
-from torch.distributions import Distribution, Laplace
-
 from common.errors import InputError
 from mnist.data import digits
 from mnist_svhn.data import pair, read_svhn
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, Laplace
 
 D, WIDTH, SVHN_WIDTH = 20, 400, 128 * 4 * 4  # D: dimensions of z
 SCALE = 0.75  # of p(x_m|z)

@@ -11,12 +11,12 @@ import argparse
 from itertools import pairwise
 from pathlib import Path
 
+from common.errors import InputError
+from mnist.data import digits
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from common.errors import InputError
-from mnist.data import digits
 
 D, WIDTH, N_CLASSES = 64, 512, 10  # D: dimensions of z
 LAMBDA = {"image": 1.0, "text": 50.0}  # weight of log p(x_m|z)

@@ -1,3 +1,1 @@
 """Metrics, analyses, tables and pictures of trained models."""
-
-import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)

@@ -6,9 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-import torch
-from torch import Tensor
-
 from common import fitted_priors
 from common.checkpoints import load_config
 from common.data.batches import Batch, Examples
@@ -38,6 +35,9 @@ from reports.sampling import MAX_FITTED, Shown, gaussian_mixture
 from reports.subsets import Posteriors, by_size_table, scores_by_size, scores_by_subset, ssim
 from reports.tables import Table, decimals, estimate_table, parameter_table, percent
 from training import runs
+
+import torch
+from torch import Tensor
 
 MIN_FOR_MAP = 20  # test examples
 ROWS = 12  # latents in the traversals

@@ -7,11 +7,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import msgspec
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
-
 from common.checkpoints import check_fit
 from common.data.batches import Examples
 from common.data.files import DataConfig
@@ -20,6 +15,11 @@ from common.execution import processes, random_states
 from common.io import AGAIN, load_tensors, save_tensors
 from common.progress import progress_bar
 from reports.metrics import Judge
+
+import msgspec
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 MAX_EPOCHS = 60
 FEATURES_END = -3  # index of a judge's first layer after its features

@@ -6,11 +6,6 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-import torch
-from sklearn.cluster import KMeans
-from torch import Tensor
-from torch.nn.functional import one_hot
-
 from common.data.batches import Examples
 from common.errors import install, require
 from common.execution import processes
@@ -21,6 +16,11 @@ from reports import plots
 from reports.metrics import BATCH_SIZE, divergences
 from reports.subsets import Posteriors
 from reports.tables import Estimates, Table, decimals, estimate_table
+
+import torch
+from sklearn.cluster import KMeans
+from torch import Tensor
+from torch.nn.functional import one_hot
 
 BOXES = 20  # latents in kl.png
 MAX_DRAWS = 1000  # of each distribution on a map

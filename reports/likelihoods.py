@@ -9,9 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import torch
-from torch import Tensor
-
 from common.data.batches import Batch, Examples
 from common.errors import require, require_names
 from common.estimators import joint_and_each, log_marginal, weighted_joint
@@ -19,6 +16,9 @@ from common.multimodal_vae import MultimodalVAE
 from common.subsets import named_subsets
 from reports import metrics
 from reports.options import LoglikeConfig, SubsetLikelihoodsConfig
+
+import torch
+from torch import Tensor
 
 BATCH_SIZE = 10  # so that progress is shown often: samples fill the batches of decoders
 

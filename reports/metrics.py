@@ -7,17 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
-import torch
-from torch import Tensor, nn
-from torch.distributions import Distribution, kl_divergence
-from torch.nn.functional import cross_entropy
-
 from common.data.batches import Batch, Examples
 from common.estimators import evaluate_batches
 from common.execution import processes
 from common.model_data import check_values
 from common.multimodal_vae import MultimodalVAE
 from common.progress import progress_bar
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, kl_divergence
+from torch.nn.functional import cross_entropy
 
 BATCH_SIZE = 500
 

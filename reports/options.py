@@ -5,9 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-import tyro
-from torch.distributions import Distribution
-
 from common import fitted_priors
 from common.checkpoints import load_model
 from common.data.batches import Examples
@@ -18,6 +15,9 @@ from common.latent_priors import Kind
 from common.multimodal_vae import MultimodalVAE
 from reports import sampling
 from training.options import ComputeOptions, DataOptions
+
+import tyro
+from torch.distributions import Distribution
 
 
 @dataclass

@@ -8,14 +8,14 @@ from pathlib import Path
 from textwrap import fill
 from typing import Literal, NamedTuple
 
+from common.io import write_atomically
+
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
 from torch.nn.functional import pad
-
-from common.io import write_atomically
 
 DPI = 120
 MAX_WIDTH, MAX_HEIGHT = 15.5, 8.8  # inches: with the margin, what a screen of 1,900 x 1,100 pixels shows

@@ -7,11 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-from torch import Tensor, nn
-from torch.distributions import Categorical, Distribution, MixtureSameFamily, MultivariateNormal
-from torch.nn.functional import pad
-
 from common.data.batches import Batch, Examples
 from common.errors import InputError, require
 from common.execution import processes
@@ -21,6 +16,11 @@ from common.latent_priors import LatentPrior, ScorePrior
 from common.multimodal_vae import MultimodalVAE
 from reports import plots
 from reports.metrics import by_rows
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Categorical, Distribution, MixtureSameFamily, MultivariateNormal
+from torch.nn.functional import pad
 
 COLUMNS = 8  # images in a row
 STEPS = 9  # pictures along a latent

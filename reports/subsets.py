@@ -5,10 +5,6 @@ from functools import partial
 from statistics import fmean, pstdev
 from typing import NamedTuple
 
-import torch
-from sklearn.linear_model import LogisticRegression
-from torch import Tensor
-
 from common.data.batches import Examples
 from common.errors import require
 from common.execution import processes
@@ -17,6 +13,10 @@ from common.private_latents import latent_parts
 from common.subsets import named_subsets
 from reports.metrics import BATCH_SIZE, Judge, by_rows
 from reports.tables import Table, percent
+
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
 
 Inception = Callable[[Tensor], Tensor]  # images (N, 3, H, W) -> features (N, F)
 SubsetScores = dict[str, dict]  # {"targets": {target: scores}, "latents": scores}; the prior has none of the latter

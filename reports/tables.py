@@ -7,16 +7,16 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import msgspec
-import torch
-from torch import Tensor
-
 from common.checkpoints import load_config
 from common.estimators import QUALITIES
 from common.execution import processes
 from common.io import write_atomically
 from reports.options import LoglikeConfig, ScoresConfig
 from training.provenance import provenance
+
+import msgspec
+import torch
+from torch import Tensor
 
 FEW_EFFECTIVE = 2  # samples
 MOST_NAMED = 4  # estimates in a note

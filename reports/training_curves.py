@@ -5,13 +5,13 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from reports import plots
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
-
-from reports import plots
 
 STYLES = {"train": {"linestyle": "-"}, "valid": {"linestyle": "--", "fillstyle": "none"}}  # fill: of a single epoch
 MAX_NAMED = 8  # posteriors in the legend; if there are more, those of single modalities share a colour and an entry

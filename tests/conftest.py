@@ -12,16 +12,16 @@ from pathlib import Path
 # same number; scripts that tests start inherit it
 os.environ["OMP_NUM_THREADS"] = os.environ.get("TEST_THREADS", "1")
 
+import celeba.data
+from common.execution import devices
+from reports import plots, training_curves
+from tests.reference import fill
+
 import pytest
 import torch
 from filelock import FileLock
 from hypothesis import settings
 from PIL import Image
-
-import celeba.data
-from common.execution import devices
-from reports import plots, training_curves
-from tests.reference import fill
 
 pytest.register_assert_rewrite("tests.helpers")
 

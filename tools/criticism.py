@@ -10,18 +10,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from matplotlib.figure import Figure
-from sklearn.decomposition import PCA
-from torch import Tensor
-
 from common.data import Examples
 from common.errors import require
 from common.io import write_atomically
 from reports import plots
 from tools.estimator import MultimodalEstimator
 from tools.kinds import Continuous, present
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from sklearn.decomposition import PCA
+from torch import Tensor
 
 LEVELS = (0.5, 0.8, 0.95)  # of predictive intervals
 MOST, N_SAMPLES = 500, 500  # rows whose intervals are drawn; importance samples of log p

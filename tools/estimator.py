@@ -21,14 +21,6 @@ from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Annotated, Any, Self
 
-import msgspec
-import numpy as np
-import torch
-from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
-from torch import Tensor, nn
-
 from common.checkpoints import BEST, FORMAT, NetworkOptions, load_config, load_model
 from common.data import Examples
 from common.data.batches import is_missing
@@ -62,6 +54,14 @@ from training import Experiment, objective_of, run
 from training.model_options import ObjectiveOptions
 from training.options import RunConfig
 from training.parallel import logged
+
+import msgspec
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
 
 __all__ = ["Continuous", "Counts", "Image", "Labels", "MultimodalEstimator"]
 

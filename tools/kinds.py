@@ -5,16 +5,16 @@ from functools import reduce
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from common.data.batches import is_missing
+from common.encoders_decoders import SplitLinearLayer, WithColumns, WithMissing, swish_mlp
+from common.errors import InputError, brief, require
+from common.likelihoods import CategoricalLikelihood, NegativeBinomialLikelihood, NormalLikelihood
+
 import msgspec
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
-
-from common.data.batches import is_missing
-from common.encoders_decoders import SplitLinearLayer, WithColumns, WithMissing, swish_mlp
-from common.errors import InputError, brief, require
-from common.likelihoods import CategoricalLikelihood, NegativeBinomialLikelihood, NormalLikelihood
 
 MOST_COUNT = 2**53  # from there on float64, which reads the values, has not all counts
 WIDTH, CHANNELS, SMALLEST = 256, 32, 4  # hidden units; channels of an image's first convolution; side of its last

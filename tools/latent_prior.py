@@ -14,9 +14,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
-import torch
-import tyro
-
 from common import fitted_priors, latent_priors
 from common.checkpoints import EXPERIMENTS, experiment_of, load_config, load_model
 from common.data.batches import Examples
@@ -28,6 +25,9 @@ from common.models.objectives import decodes_own_latents
 from common.multimodal_vae import MultimodalVAE
 from training import experiment_in, run_from_command_line
 from training.options import ComputeOptions, DataOptions, default_of
+
+import torch
+import tyro
 
 
 @dataclass

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
-
 from common.checkpoints import BEST, EXPERIMENTS, OPTIONS, PUBLISHED, ModelCheckpoint, load
 from common.errors import InputError, brief, install, require
 from common.io import folder_of, write_atomically
 from training.command_line import run_from_command_line
 from training.options import NOT_OF_THE_RUN
 from training.runs import Epoch, read_metrics
+
+import tyro
 
 CARD = "README.md"
 

@@ -28,10 +28,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
-import msgspec
-import torch
-import tyro
-
 from common.checkpoints import EXPERIMENTS, load_model
 from common.data import Examples
 from common.data.batches import check_known
@@ -54,6 +50,10 @@ from reports import tables
 from training import experiment_in, options, run_from_command_line, runs
 from training.options import NOT_OF_THE_RUN, RunConfig, underived
 from training.parallel import default_jobs, in_parallel, logged
+
+import msgspec
+import torch
+import tyro
 
 if TYPE_CHECKING:
     import optuna

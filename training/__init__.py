@@ -1,7 +1,5 @@
 """Runs: options, the command line, save-dirs, devices, steps and the training loop."""
 
-import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
-
 from training.command_line import run_from_command_line
 from training.experiment import Experiment, experiment_in, objective_of, run
 from training.loop import Trainer

@@ -13,11 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from common.errors import InputError, brief, flag, flags, option, require
 from common.execution import processes
 from training.options import RunConfig, changed_by, default_of, resumed
+
+import tyro
 
 LARGEST = 2**32  # whole numbers must be smaller: so is every seed, and every size that memory holds
 MEMORY_RAN_OUT = ("can't allocate memory", "not enough memory", "out of memory", "calculation overflowed")

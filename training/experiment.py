@@ -8,9 +8,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-import torch
-from torch import nn
-
 from common.checkpoints import EXPERIMENTS, to_start_from
 from common.data.batches import Examples
 from common.data.splits import hold_out, unpair
@@ -26,6 +23,9 @@ from training.loop import Trainer
 from training.model_options import ObjectiveOptions
 from training.options import RunConfig, as_json, taken_up
 from training.runs import Callback, Run, check_save_dir
+
+import torch
+from torch import nn
 
 Split = Any  # what `load` returns: Examples, or what an experiment makes them from
 

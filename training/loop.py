@@ -10,11 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-import torch
-from torch import Tensor, nn
-from tqdm import tqdm
-
 from common.checkpoints import BEST, LAST, check_fit, start_from
 from common.data.batches import Examples
 from common.encoders_decoders import evaluation_mode
@@ -29,6 +24,11 @@ from training import optimizers, streams
 from training.options import RunConfig
 from training.runs import CURVES, REMEDY, Callback, Progress, Run, report_epoch
 from training.steps import DIVERGED, Step, require_finite
+
+import msgspec
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
 
 Split = Examples | streams.Stream
 PICTURES_EVERY = 60.0  # seconds between pictures during training

@@ -4,13 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import tyro
-
 from common.errors import option, require, require_positive
 from common.models.choices import MODELS, PAIR_MODELS, Model
 from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS, check_fusion
 from common.models.objectives import OBJECTIVES, check_objective, with_default
+
+import tyro
 
 DEFAULT_OBJECTIVE = "objective to maximise. None: the model's own, else the first of these that exists for it"
 

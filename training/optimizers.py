@@ -5,14 +5,14 @@ from collections.abc import Iterable, Set
 from pathlib import Path
 from typing import Annotated
 
+from common.errors import require
+from training.options import RunConfig
+
 import msgspec
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-
-from common.errors import require
-from training.options import RunConfig
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 

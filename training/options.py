@@ -11,16 +11,16 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
-import msgspec
-import torch
-import tyro
-
 from common.checkpoints import load_config
 from common.errors import InputError, brief, flag, option, require, require_positive, require_seed
 from common.execution import devices
 from common.io import read_json
 from common.multimodal_vae import MultimodalVAE
 from common.progress import print_once
+
+import msgspec
+import torch
+import tyro
 
 NOT_TAKEN_OVER = {"save_dir", "experiment", "resume"}  # by a resumed run
 # may differ from the resumed run's options; paths are included, since a folder has many names

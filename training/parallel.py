@@ -11,12 +11,12 @@ from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import TypeVar
 
-import torch
-from joblib import cpu_count
-
 from common.errors import InputError, require
 from common.execution import processes
 from common.io import check_writable
+
+import torch
+from joblib import cpu_count
 
 Task, Result = TypeVar("Task"), TypeVar("Result")
 

@@ -10,9 +10,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypedDict
 
-import msgspec
-from torch import Tensor
-
 from common.checkpoints import BEST, FORMAT, LAST, load_config
 from common.errors import InputError, flag, flags, require
 from common.execution import processes
@@ -28,6 +25,9 @@ from common.io import (
 from training.optimizers import Count, OptimizerState
 from training.options import NOT_OF_THE_RUN, ConfigFile, RunConfig, as_json, taken_up
 from training.provenance import provenance
+
+import msgspec
+from torch import Tensor
 
 REMEDY = "train anew in another --save-dir"  # for a damaged checkpoint
 Finite = Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)]

@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
-import torch.distributed as dist
-from torch import Tensor, nn
-
 from common.data.batches import Examples
 from common.encoders_decoders import has_batch_norm
 from common.errors import Diverged
 from common.execution import processes
 from common.objectives.base import Bound, Objective
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
 
 DIVERGED = (
     "checkpoints so far are kept: try a smaller --lr in another --save-dir, or look for extreme values in the data"

@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
+from common.data.batches import Examples
+
 import torch
 from torch import Tensor
-
-from common.data.batches import Examples
 
 T = TypeVar("T")
 SHARE = 0.5  # the share of a device's memory that a split may take

@@ -10,11 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import torch
-import tyro
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
-
 from common.checkpoints import load_model
 from common.data.batches import Examples
 from common.data.splits import draw_paired
@@ -28,6 +23,11 @@ from training import options
 from training.experiment import Experiment, run
 from training.options import RunConfig
 from training.parallel import default_jobs, in_parallel, logged
+
+import torch
+import tyro
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 AT_ONCE = 500  # images
 UNPAIRED = tuple(name for name in choices.PAIR_MODELS if choices.MODELS[name].unpaired)

@@ -12,11 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 
-import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
-
-import torch
-from torch import Tensor
-
 from common.data import Examples
 from common.models import MultimodalVAE
 from reports.analysis import AnalysisConfig, Labelled, analyse
@@ -25,6 +20,9 @@ from reports.sampling import Shown
 from training import run_from_command_line
 from translation.data import CODES, load, names, numbers
 from translation.options import NoFiles
+
+import torch
+from torch import Tensor
 
 PLACES = ("thousands", "hundreds", "tens", "units")
 

@@ -3,12 +3,12 @@
 import re
 from functools import cache
 
-import torch
-from torch import Tensor
-
 from common.data import Examples
 from common.data.files import DataConfig
 from common.errors import InputError, install, require
+
+import torch
+from torch import Tensor
 
 CODES = {"english": "en", "french": "fr"}  # of num2words
 N, N_TEST = 10_000, 1_000

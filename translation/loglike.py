@@ -11,11 +11,6 @@ blanks after them too; analyse.py reads a text up to its first blank.
 from dataclasses import dataclass
 from functools import partial
 
-import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
-
-import torch
-from torch import Tensor
-
 from common.data import Batch
 from common.estimators import joint_and_each
 from common.models import MultimodalVAE
@@ -24,6 +19,9 @@ from reports.options import LoglikeConfig
 from training import run_from_command_line
 from translation.data import CODES, load
 from translation.options import NoFiles
+
+import torch
+from torch import Tensor
 
 BATCH_SIZE = 100
 

@@ -15,12 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
-
-import torch
-from torch import Tensor
-from torch.distributions import Distribution
-
 from common.data import Examples
 from common.errors import require
 from common.models import MultimodalVAE
@@ -28,6 +22,10 @@ from reports import options, sampling
 from training import run_from_command_line
 from translation.data import CODES, load, names, parse
 from translation.options import NoFiles
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
 
 
 @dataclass

@@ -9,8 +9,6 @@ A batch: english (B, 8) and french (B, 8) int64, words.
 
 from dataclasses import dataclass
 
-import tyro
-
 from training import Experiment, objective_of, run, run_from_command_line
 from training.model_options import ObjectiveOptions, fusion_option, objective_option
 from training.options import LatentsOption, RunConfig, share
@@ -18,6 +16,8 @@ from translation.data import load
 from translation.model import build
 from translation.options import NoFiles
 from translation.sample import draw
+
+import tyro
 
 FUSIONS = ("poe", "product", "moe", "mopoe", "mopoe-published")
 

@@ -14,11 +14,6 @@ On one idle core of an AMD EPYC the defaults take 8 seconds with independent pix
 
 from dataclasses import dataclass
 
-import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
-
-import torch
-from torch import Tensor
-
 from common.errors import option, require
 from common.execution import processes
 from common.progress import progress_bar
@@ -31,6 +26,9 @@ from vhe.framework import VHE
 from vhe.framework.estimators import log_conditionals
 from vhe.model import shared_latents
 from vhe.trained_model import load_test, load_trained
+
+import torch
+from torch import Tensor
 
 
 @dataclass

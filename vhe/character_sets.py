@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from functools import partial
 
+from vhe.data import Characters
+from vhe.framework import SupportSets, Transform
+
 import torch
 from torch import Generator, Tensor
 from torch.nn.functional import max_pool2d
-
-from vhe.data import Characters
-from vhe.framework import SupportSets, Transform
 
 STYLES = ("plain", "bold", "outlined", "striped", "inverted")
 

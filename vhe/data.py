@@ -8,16 +8,16 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import pad
-
 from common.data.files import DataConfig, download, opened_zip, warn_of_left_out
 from common.data.image_caches import in_mode, open_picture
 from common.errors import InputError, require
 from common.io import DOWNLOAD_AGAIN
 from vhe.demo import N_ALPHABETS, N_CHARACTERS, draw_characters
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
 
 SETS = {"train": "images_background", "test": "images_evaluation"}
 URL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"

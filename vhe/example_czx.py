@@ -9,15 +9,13 @@ predictive samples: new elements of a class, given five of it.
 
 from dataclasses import dataclass
 
-import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
+from training import run_from_command_line
+from vhe import VHE, DataLoader
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, Normal
 from torch.nn.functional import softplus
-
-from training import run_from_command_line
-from vhe import VHE, DataLoader
 
 A, B, NOISE = torch.tensor([1.0, -2.0, 0.5]), torch.tensor([1.0, 0.5, 1.0]), 0.3
 CLASSES, ELEMENTS, K_SHOT = 200, 10, 5

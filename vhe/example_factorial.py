@@ -8,15 +8,13 @@ style. A fifth of all pairs of content and style is held out; its predictions ar
 
 from dataclasses import dataclass
 
-import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
+from training import run_from_command_line
+from vhe import VHE, DataLoader, example_czx
+from vhe.example_czx import NOISE, A, B, Qc, Recovered, correlation, shown, train
 
 import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
-
-from training import run_from_command_line
-from vhe import VHE, DataLoader, example_czx
-from vhe.example_czx import NOISE, A, B, Qc, Recovered, correlation, shown, train
 
 CONTENTS, STYLES, K_SHOT = 40, 40, 10
 

@@ -8,15 +8,13 @@ of a family differ. All is Gaussian, so that log p(data) is known exactly.
 
 from dataclasses import dataclass
 
-import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
+from training import run_from_command_line
+from vhe import VHE, DataLoader, example_czx
+from vhe.example_czx import Linear, Recovered, shown, train
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
-
-from training import run_from_command_line
-from vhe import VHE, DataLoader, example_czx
-from vhe.example_czx import Linear, Recovered, shown, train
 
 FAMILY_STD, CLASS_STD, ELEMENT_STD = 2.0, 1.0, 0.5  # standard deviation that each level adds to x
 FAMILIES, CLASSES, ELEMENTS = 200, 8, 10  # families; classes in a family; elements in a class

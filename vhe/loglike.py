@@ -20,12 +20,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
 
-import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
-
-import torch
-import tyro
-from torch import Generator, Tensor
-
 from common.data import Batch, Examples
 from common.errors import require, require_positive
 from common.execution import processes
@@ -38,6 +32,10 @@ from vhe.framework import VHE, SupportSets
 from vhe.framework.estimators import log_conditional, log_joint
 from vhe.model import shared_latents
 from vhe.trained_model import load_test, load_trained
+
+import torch
+import tyro
+from torch import Generator, Tensor
 
 BATCH_SIZE = 200  # images
 SAMPLES_PER_CODE = 10  # samples of the z of each image for each sample of the code of its set

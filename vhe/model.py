@@ -5,16 +5,16 @@ from itertools import pairwise
 from types import SimpleNamespace
 from typing import ClassVar
 
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import affine_grid, binary_cross_entropy_with_logits, grid_sample
-
 from common.checkpoints import Name, NetworkOptions, Size
 from common.convolutions import ConvTranspose2d
 from common.distributions import DiagonalGaussian
 from common.encoders_decoders import SplitLinearLayer
 from vhe.framework import VHE, NormalPrior
 from vhe.pixelcnn import GatedPixelCNN
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import affine_grid, binary_cross_entropy_with_logits, grid_sample
 
 LATENTS = {"character": "cz", "hierarchical": "acz", "factorial": "csz"}  # latent variables by --model
 INSTANCE, STYLE, ALPHABET = 16, 16, 32  # dimensions of z, s and a

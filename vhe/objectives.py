@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-import torch
-
 from common.objectives import Bound, Objective
 from vhe.framework import VHE, Batch
+
+import torch
 
 OBJECTIVES = ("vhe", "resample", "rescale", "statistician")
 

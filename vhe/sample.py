@@ -18,11 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
-
-import torch
-from torch import Tensor
-
 from common.errors import require
 from reports import plots, sampling
 from reports.options import SamplesConfig
@@ -33,6 +28,9 @@ from vhe.framework import VHE
 from vhe.framework.factors import topological_order
 from vhe.model import shared_latents
 from vhe.trained_model import load_test, load_trained
+
+import torch
+from torch import Tensor
 
 ROWS, GIVEN = 8, 5  # rows of a picture; most given images in a row
 NEEDS = {"alphabets": ("a", "hierarchical"), "styles": ("s", "factorial")}  # the latent variable and its --model

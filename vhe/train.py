@@ -17,8 +17,6 @@ if the model has them; the support set of z is the target itself, (B, 1, 1, 28, 
 from dataclasses import dataclass
 from typing import Literal
 
-import tyro
-
 from common.errors import require, require_positive
 from common.objectives import Objective
 from training import Experiment, run, run_from_command_line
@@ -29,6 +27,8 @@ from vhe.framework import VHE, SupportSets
 from vhe.model import LATENTS, build
 from vhe.objectives import HomoencoderObjective
 from vhe.sample import draw
+
+import tyro
 
 
 @dataclass

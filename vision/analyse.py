@@ -16,8 +16,6 @@ cross_generation.png, a traversal for each view, umap.png and kl.png into the mo
 from dataclasses import dataclass
 from functools import partial
 
-import tyro
-
 from celeba import analyse as celeba
 from celeba.analyse import more_frequent
 from celeba.data import load as load_faces
@@ -27,6 +25,8 @@ from reports.sampling import Shown
 from training import run_from_command_line
 from vision.data import load
 from vision.model import CHANNELS
+
+import tyro
 
 
 @dataclass

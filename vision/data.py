@@ -2,14 +2,14 @@
 
 from functools import partial
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from celeba import data as celeba
 from common.data import Examples, image_caches
 from common.errors import require
 from vision.transforms import obscure, watermark
+
+import numpy as np
+import torch
+from torch import Tensor
 
 # by view: the command of setup.py that makes it, and whether its images are inverted
 MADE = {"gray": ("grayscale", False), "edge": ("edge", False), "mask": ("mask", True)}

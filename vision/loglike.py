@@ -13,11 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
-
-import torch
-from torch import Tensor
-
 from celeba.options import FaceOptions
 from common.data import Batch, Examples
 from common.data.splits import only_complete
@@ -27,6 +22,9 @@ from reports import metrics, options, tables
 from reports.likelihoods import of_subsets
 from training import run_from_command_line
 from vision.data import load
+
+import torch
+from torch import Tensor
 
 BATCH_SIZE = 50
 

@@ -7,10 +7,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from common.errors import InputError, install, require
+
 import numpy as np
 from PIL import Image
-
-from common.errors import InputError, install, require
 
 WIDTH = 178  # of CelebA's images, in pixels
 PREDICTOR = "shape_predictor_68_face_landmarks.dat"

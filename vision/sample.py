@@ -18,12 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import common  # isort: skip  # noqa: F401 (before torch, whose threads it tells how to wait)
-
-import torch
-from torch import Tensor
-from torch.distributions import Distribution
-
 from celeba.options import FaceOptions
 from common.data import Examples
 from common.data.image_caches import Kind, decode
@@ -33,6 +27,10 @@ from reports import options, plots, sampling
 from training import run_from_command_line
 from vision.data import DERIVED, load
 from vision.model import CHANNELS
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
 
 VIEWS = tuple(CHANNELS)
 N_SAMPLES, N_RECONSTRUCTED = 16, 3  # by default; a reconstructed face has up to seven rows

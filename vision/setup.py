@@ -18,12 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
-import tyro
-from joblib import Parallel, cpu_count, delayed
-from PIL import Image
-from skimage.feature import canny
-
 from common.data.files import inner, read_text, warn_of_left_out
 from common.data.image_caches import in_mode, open_picture
 from common.errors import InputError, require, require_positive
@@ -31,6 +25,12 @@ from common.io import locked, write_atomically
 from common.progress import progress_bar
 from training import run_from_command_line
 from vision import masks
+
+import numpy as np
+import tyro
+from joblib import Parallel, cpu_count, delayed
+from PIL import Image
+from skimage.feature import canny
 
 SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
 

@@ -8,12 +8,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from common.errors import brief, flags, require
+from common.io import check_total, decode, reading, write_atomically
+
 import numpy as np
 import torch
 from torch import Tensor
-
-from common.errors import brief, flags, require
-from common.io import check_total, decode, reading, write_atomically
 
 Scalar = bool | int | float | str | None
 MAX_ABOUT = 2**17  # bytes of the options and of the arrays' headers

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from common.errors import InputError, require, require_names
+
 import numpy as np
 import torch
 from torch import Tensor
-
-from common.errors import InputError, require, require_names
 
 
 @dataclass

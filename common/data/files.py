@@ -13,12 +13,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
-import torch.distributed as dist
-from filelock import lock_descriptor
-
 from common.errors import InputError, brief, require
 from common.io import DOWNLOAD_AGAIN, MIB, check_total, check_writable, open_regular, read_bounded, reading
 from common.progress import print_once, progress_bar
+
+import torch.distributed as dist
+from filelock import lock_descriptor
 
 MAX_TEXT = 64 * MIB  # CelebA's attributes have 26
 MOST_TIMES = 50  # an archive of photographs unpacks to its own size, one of texts to ten times that

@@ -10,17 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from common.data.arrays import mapped
+from common.errors import InputError, require
+from common.io import read_json, reading, write_atomically
+from common.progress import progress_bar
+
 import numpy as np
 import torch
 from filelock import FileLock
 from joblib import cpu_count
 from PIL import Image, ImageOps
 from torch import Tensor
-
-from common.data.arrays import mapped
-from common.errors import InputError, require
-from common.io import read_json, reading, write_atomically
-from common.progress import progress_bar
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")  # the decoders of others start programs, take minutes, or print
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")

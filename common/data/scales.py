@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from common.data.batches import Examples
+from common.errors import require
+
 import numpy as np
 import torch
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
-
-from common.data.batches import Examples
-from common.errors import require
 
 Scales = dict[str, list[tuple[float, float]]]  # the mean and the deviation of each column, by table
 

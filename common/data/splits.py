@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-import torch
-from torch import Tensor
-
 from common.data.batches import Examples
 from common.errors import require
+
+import torch
+from torch import Tensor
 
 
 def hold_out(examples: Examples, n: int | None) -> tuple[Examples, Examples | None]:

@@ -2,13 +2,13 @@
 
 from functools import cached_property
 
-import torch
-from torch import Tensor, nn
-from torch.distributions import Categorical, Distribution, MixtureSameFamily
-
 from common.distributions.location_scale import DiagonalGaussian
 from common.distributions.unnormalised import Unnormalised
 from common.experts import product_of_experts
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Categorical, Distribution, MixtureSameFamily
 
 
 class LocScaleEbm(Unnormalised):

@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 from functools import cached_property
 
-import torch
-from torch import Tensor, nn
-from torch.distributions import Distribution, Transform
-from zuko.flows import MAF
-
 from common.distributions.hamiltonian import hamiltonian_chain
 from common.distributions.location_scale import DiagonalGaussian
 from common.distributions.mixtures import Mixture
 from common.distributions.unnormalised import Unnormalised
 from common.errors import require
 from common.experts import quotient_of_experts
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, Transform
+from zuko.flows import MAF
 
 Distribution.set_default_validate_args(__debug__)  # torch's default, which zuko's import switches off for everyone
 

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Callable
 
+from common.distributions.base import Factorised, LatentDistribution
+
 import torch
 from torch import Size, Tensor
 from torch.distributions import Distribution, Laplace, Normal, constraints, kl_divergence
 from torch.distributions.kl import register_kl
-
-from common.distributions.base import Factorised, LatentDistribution
 
 LOG_2, LOG_2_PI = math.log(2), math.log(2 * math.pi)
 

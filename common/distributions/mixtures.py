@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
+from common.distributions.base import LatentDistribution
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, MixtureSameFamily
-
-from common.distributions.base import LatentDistribution
 
 
 class Mixture(LatentDistribution, MixtureSameFamily):

@@ -2,11 +2,11 @@
 
 import math
 
-import torch
-from torch import Size, Tensor
-
 from common.distributions.base import LatentDistribution
 from common.errors import InputError
+
+import torch
+from torch import Size, Tensor
 
 
 class Unnormalised(LatentDistribution):

@@ -9,14 +9,14 @@ overflow. Beyond kappa = 1e12 KLs lose their digits.
 import math
 from functools import lru_cache
 
+from common.errors import require
+
 import numpy as np
 import torch
 from numpy.polynomial import Polynomial
 from torch import Tensor
 from torch.distributions import Distribution
 from torch.distributions.kl import register_kl
-
-from common.errors import require
 
 LOWEST_ORDER = 16.0  # from this order on, N_TERMS terms of Debye's expansion are exact to 1e-10
 N_TERMS = 6

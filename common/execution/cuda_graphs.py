@@ -5,11 +5,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Generic, TypeVar
 
-import torch
-from torch import Tensor
-
 from common.data.batches import Examples
 from common.errors import InputError
+
+import torch
+from torch import Tensor
 
 Result = TypeVar("Result")
 WARM_UP = 3  # steps that run before one is captured

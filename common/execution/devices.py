@@ -5,12 +5,12 @@ import os
 import sys
 from typing import TypeVar
 
+from common.errors import require
+from common.execution import processes
+
 import torch
 from joblib import cpu_count
 from torch import Tensor, nn
-
-from common.errors import require
-from common.execution import processes
 
 Model = TypeVar("Model", bound=nn.Module)
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h

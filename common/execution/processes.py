@@ -10,6 +10,9 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
+from common.errors import require
+from common.progress import progress_bar
+
 import torch
 import torch.distributed as dist
 
@@ -17,9 +20,6 @@ import torch.distributed as dist
 # while the interpreter ends aborts the process
 import torch.distributed.nn
 from torch import Tensor, nn
-
-from common.errors import require
-from common.progress import progress_bar
 
 T = TypeVar("T")
 

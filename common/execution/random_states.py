@@ -4,11 +4,11 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-from torch import Tensor
-
 from common.errors import InputError
 from common.execution import processes
+
+import torch
+from torch import Tensor
 
 RandomState = dict[str, Tensor]  # by device: "cpu", "cuda"
 

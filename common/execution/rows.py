@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
 from common.data.batches import Batch
 from common.multimodal_vae import MultimodalVAE
 from common.subsets import on_device
+
+import torch
+from torch import Tensor
 
 
 class Rows(NamedTuple):

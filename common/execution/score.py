@@ -4,9 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from weakref import WeakKeyDictionary
 
-import torch
-from torch import Tensor
-
 from common.data.batches import Batch
 from common.encoders_decoders import evaluation_mode, has_batch_norm, outputs, statistics_if, zero_where_absent
 from common.execution.rows import Rows
@@ -14,6 +11,9 @@ from common.likelihoods import log_prob
 from common.modalities import DecoderRecord
 from common.multimodal_vae import MultimodalVAE
 from common.subsets import on_device
+
+import torch
+from torch import Tensor
 
 # The most samples of z decoded at once: enough to keep a GPU busy and, on a CPU, to use each weight often.
 DECODED_AT_ONCE = {"cpu": 2000, "cuda": 20_000}

@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
 from common.data.batches import Batch
 from common.encoders_decoders import has_batch_norm, is_repeatable
 from common.execution.rows import Rows
 from common.execution.score import log_prob_at, samples_at_once, scoring, summed_elements
 from common.multimodal_vae import MultimodalVAE
+
+import torch
+from torch import Tensor, nn
 
 MAX_SHARE = 0.6  # above this share of samples that count, decoding them first costs more time than it saves
 PROBE_EVERY = 16  # one of these examples is decoded first, to see whether most samples count

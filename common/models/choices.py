@@ -6,15 +6,15 @@ docs/models.md has their equations and papers.
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-import torch
-from torch import Tensor, nn
-
 from common.encoders_decoders import SplitLinearLayer, swish_mlp
 from common.errors import require
 from common.likelihoods import GroupedLikelihood
 from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS, VAE
 from common.multimodal_vae import MultimodalVAE
+
+import torch
+from torch import Tensor, nn
 
 
 class Model(NamedTuple):

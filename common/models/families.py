@@ -3,9 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from torch import nn
-from torch.distributions import Laplace, Normal
-
 from common.distributions.location_scale import StudentT
 from common.encoders_decoders import swish_mlp
 from common.priors import LearnedPrior, StandardGaussianPrior, UniformHypersphericalPrior
@@ -19,6 +16,9 @@ from common.variational_posteriors import (
     VmfProductPosterior,
 )
 from common.variational_strategies import GaussianPoeStrategy, LocScaleEbmStrategy, Strategy, VmfPoeStrategy
+
+from torch import nn
+from torch.distributions import Laplace, Normal
 
 
 class Family(NamedTuple):

@@ -4,9 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-import torch
-from torch import nn
-
 from common.distributions.flows import masked_autoregressive_flow
 from common.encoders_decoders import n_elements
 from common.errors import require
@@ -33,6 +30,9 @@ from common.variational_strategies import (
     PublishedMopoeStrategy,
     Strategy,
 )
+
+import torch
+from torch import nn
 
 
 class Latents(NamedTuple):

@@ -5,14 +5,14 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-import torch
-from torch import Tensor, nn
-
 from common.data.batches import Batch
 from common.errors import require
 from common.execution.score import score
 from common.multimodal_vae import MultimodalVAE
 from common.plain_pieces import assembled
+
+import torch
+from torch import Tensor, nn
 
 Scorer = Callable[..., dict[str, Tensor]]  # (z (K, T, B, D), rows) -> {name: log p(x_m|z) (K, T, B)}
 

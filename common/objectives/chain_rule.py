@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping
 
-import torch
-from torch import Tensor
-
 from common.data.batches import Batch
 from common.distributions.base import LatentDistribution
 from common.errors import require
 from common.execution.rows import rows_where
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Bound, MultimodalObjective
+
+import torch
+from torch import Tensor
 
 
 class ArElbo(MultimodalObjective):

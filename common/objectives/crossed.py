@@ -3,9 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-import torch
-from torch import Tensor
-
 from common.data.batches import Batch
 from common.distributions.base import LatentDistribution
 from common.encoders_decoders import frozen
@@ -14,6 +11,9 @@ from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Bound
 from common.objectives.elbo import SumOfElbos
 from common.subsets import mvae_subsets
+
+import torch
+from torch import Tensor
 
 
 class DmvaeElbo(SumOfElbos):

@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping
 
-import torch
-from torch import Tensor
-from torch.nn.functional import normalize
-
 from common.data.batches import Batch
 from common.errors import require
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Bound, Objective
 from common.objectives.importance import IwaeElbo
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
 
 TEMPERATURE = 0.1  # of InfoNCE's cosines
 

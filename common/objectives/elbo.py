@@ -6,9 +6,6 @@ r"""ELBOs of subsets of the modalities, and sums of them.
 from collections.abc import Mapping
 from functools import cached_property
 
-import torch
-from torch import Tensor, nn
-
 from common.data.batches import Batch
 from common.distributions.base import LatentDistribution
 from common.errors import require
@@ -16,6 +13,9 @@ from common.execution.rows import Rows, rows_of
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Bound, MultimodalObjective
 from common.subsets import joint_subset, mvae_subsets, random_subsets
+
+import torch
+from torch import Tensor, nn
 
 
 class SumOfElbos(MultimodalObjective):

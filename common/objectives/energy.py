@@ -3,15 +3,15 @@
 import math
 from collections.abc import Mapping
 
-import torch
-from torch import Tensor
-
 from common.data.batches import Batch
 from common.distributions.unnormalised import resample
 from common.errors import require
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Bound, bound_of
 from common.objectives.importance import ImportanceWeighted
+
+import torch
+from torch import Tensor
 
 
 class EnergyIwaeElbo(ImportanceWeighted):

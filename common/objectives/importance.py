@@ -19,9 +19,6 @@ import math
 from collections.abc import Mapping
 from typing import Literal
 
-import torch
-from torch import Tensor
-
 from common.data.batches import Batch
 from common.distributions.base import LatentDistribution
 from common.errors import require
@@ -29,6 +26,9 @@ from common.execution import weighted
 from common.execution.rows import rows_where
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Bound, MultimodalObjective, Scorer, bound_of, by_modality
+
+import torch
+from torch import Tensor
 
 GRADIENTS = ("exact", "stop-all", "published")
 # A latent's scale below which DReG's gradient is noisier than IWAE's: the slope of log q is 1 / scale there. MMVAE's

@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import torch
-from torch import Tensor, nn
-
 from common.data.batches import Batch
 from common.errors import require
 from common.execution.rows import rows_where
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Bound, MultimodalObjective, bound_of
 from common.subsets import MAX_ENUMERATED, joint_subset, on_device, single_modalities
+
+import torch
+from torch import Tensor, nn
 
 
 class Coefficients(NamedTuple):

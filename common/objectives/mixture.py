@@ -2,10 +2,6 @@
 
 from collections.abc import Mapping
 
-import torch
-from torch import Tensor
-from torch.distributions import Categorical, Distribution
-
 from common.data.batches import Batch
 from common.distributions.location_scale import DiagonalGaussian
 from common.errors import require
@@ -13,6 +9,10 @@ from common.execution.rows import rows_where
 from common.experts import product_of_experts
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Bound, MultimodalObjective, bound_of, by_modality
+
+import torch
+from torch import Tensor
+from torch.distributions import Categorical, Distribution
 
 
 class MmvaeElbo(MultimodalObjective):

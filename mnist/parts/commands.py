@@ -5,11 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
-import torch
-import tyro
-from torch import Tensor
-
 from common.checkpoints import load_config
 from common.data import Batch, Examples
 from common.data.image_caches import in_mode, open_picture
@@ -23,6 +18,11 @@ from reports import metrics, plots, sampling, tables
 from reports.options import LoglikeConfig, SamplesConfig
 from training import Experiment, objective_of, options, run
 from training.model_options import ObjectiveOptions, PosteriorOption
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor
 
 HALVES = {"top": "bottom", "bottom": "top", "left": "right", "right": "left"}
 BATCH_SIZE = 100

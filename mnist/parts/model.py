@@ -4,9 +4,6 @@ from collections.abc import Mapping
 from math import log, prod, sqrt
 from types import SimpleNamespace
 
-import torch
-from torch import Tensor, nn
-
 from common.authors_files import Depth, Size
 from common.checkpoints import Name, NetworkOptions
 from common.data.batches import n_columns
@@ -16,6 +13,9 @@ from common.likelihoods import BernoulliLikelihood, GroupedLikelihood, LaplaceLi
 from common.models import VAE, MultimodalVAE
 from common.models.families import FAMILIES, vmf_family
 from common.variational_strategies import SetStrategy, Strategy, UnstructuredStrategy
+
+import torch
+from torch import Tensor, nn
 
 SIZE, N_PIXELS = 28, 784
 SHAPES = {  # shapes of the modalities for each layout; flattened and concatenated they are an image's rows of pixels

@@ -6,11 +6,6 @@ import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
-import pytest
-import torch
-from PIL import Image
-
 import celeba.data
 from celeba.attributes import ATTRIBUTES
 from celeba.data import attribute_names, drawn, load, load_train, parse
@@ -22,6 +17,11 @@ from common.data.torchvision_import import datasets, transforms
 from common.errors import InputError
 from tests.helpers.celeba_files import LAYOUTS, NAMES, values, write_celeba
 from tests.helpers.data_config import data_config
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -1,8 +1,5 @@
 """The demos' models of faces, trained with the settings of their folders."""
 
-import pytest
-import torch
-
 import celeba.data
 import celeba.train
 import celeba19.data
@@ -11,6 +8,9 @@ import vision.data
 import vision.train
 from tests.helpers.data_config import data_config
 from tests.helpers.demos import accuracy, trained
+
+import pytest
+import torch
 
 
 def explained(decoded, true):

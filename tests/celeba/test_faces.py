@@ -1,12 +1,12 @@
 """Drawn faces: each attribute shows where it belongs; for the rest see tests/common/data/test_demo_sets.py."""
 
-import pytest
-import torch
-from torch.nn.functional import max_pool2d
-
 import celeba.demo
 from celeba.attributes import ATTRIBUTES
 from celeba.demo import draw_with_masks, random_attributes
+
+import pytest
+import torch
+from torch.nn.functional import max_pool2d
 
 COLOURS = {"Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair"}
 TEXTURES = {"Straight_Hair", "Wavy_Hair"}

@@ -4,10 +4,6 @@ import itertools
 import json
 from pathlib import Path
 
-import pytest
-import torch
-from PIL import Image
-
 import celeba.analyse
 import celeba.classifier
 import celeba.loglike
@@ -31,6 +27,10 @@ from tests.helpers.data_config import data_config
 from tests.helpers.mixtures import assert_samples_a_mixture
 from tests.helpers.scripts import call
 from training.command_line import parse
+
+import pytest
+import torch
+from PIL import Image
 
 
 def lines(path):

@@ -5,10 +5,6 @@ from collections import OrderedDict
 from dataclasses import asdict, dataclass
 from types import SimpleNamespace
 
-import pytest
-import torch
-from torch import nn
-
 from common.authors_files import MmvaeArgs
 from common.checkpoints import BEST, experiment_of, load, load_config, load_model, start_from
 from common.data import Examples
@@ -23,6 +19,10 @@ from tools import estimator
 from training import Trainer
 from training.options import RunConfig
 from training.runs import Run
+
+import pytest
+import torch
+from torch import nn
 
 
 def ours(**changes):

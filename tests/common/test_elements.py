@@ -1,9 +1,5 @@
 """The vectorised layout: a modality that is a set of like elements is as many modalities in the list layout."""
 
-import pytest
-import torch
-from torch import nn
-
 from common.data import Batch
 from common.data.batches import Columns
 from common.encoders_decoders import SharedNetwork, SplitLinearLayer
@@ -21,6 +17,10 @@ from common.objectives import (
     MvaeElbo,
     MvtcaeElbo,
 )
+
+import pytest
+import torch
+from torch import nn
 
 N, D, SIZE, HIDDEN = 5, 3, 2, 8
 NAMES = [str(i) for i in range(N)]

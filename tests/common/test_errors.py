@@ -1,6 +1,6 @@
-import pytest
-
 from common.errors import brief
+
+import pytest
 
 
 @pytest.mark.parametrize("n", [1, 200])

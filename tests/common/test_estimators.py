@@ -1,9 +1,6 @@
 import math
 from types import SimpleNamespace
 
-import pytest
-import torch
-
 from common import estimators
 from common.errors import InputError
 from common.estimators import MIN_SAMPLES, ImportanceWeights, importance_estimates, log_marginal, weighted_joint
@@ -11,6 +8,9 @@ from common.execution.score import DECODED_AT_ONCE
 from mnist.model import build
 from tests.helpers.linear_gaussian import draw, exact_log_p, linear_gaussian
 from tests.helpers.private_latents import private_linear_gaussian
+
+import pytest
+import torch
 
 
 @pytest.mark.parametrize("private", [False, True])

@@ -1,11 +1,11 @@
 import itertools
 import math
 
+from common.experts import mixture_log_prob, product_of_experts, quotient_of_experts
+
 import pytest
 import torch
 from torch.distributions import Normal
-
-from common.experts import mixture_log_prob, product_of_experts, quotient_of_experts
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,6 @@ Hypothesis draws the parameters of one to three experts, the prior's, and which 
 import itertools
 from types import SimpleNamespace
 
-import pytest
-import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from torch import nn
-
 from common.data import Batch, Examples
 from common.errors import InputError
 from common.likelihoods import (
@@ -33,6 +27,12 @@ from tests.helpers.fusions import learns_prior
 from tests.helpers.runs import config
 from training.loop import Trainer
 from training.runs import Run
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
 
 B, D, N_FEATURES = 16, 2, 1
 ROWS = torch.arange(B).float()[:, None]  # what encoders see, and decoders score

@@ -2,16 +2,16 @@
 
 import math
 
-import pytest
-import torch
-from torch import nn
-
 from common import latent_priors
 from common.errors import Diverged, InputError
 from common.fitted_priors import latents_of, own_latents
 from common.latent_priors import FIRST, MafPrior, ScorePrior, fit, signal_and_noise
 from common.models.objectives import decodes_own_latents
 from tests.helpers.coherence import C, examples, model
+
+import pytest
+import torch
+from torch import nn
 
 MEANS, SHARE, DEVIATION = torch.tensor([[3.0, 3.0], [-2.0, 0.0]]), 0.3, 0.5
 RHO = 0.8

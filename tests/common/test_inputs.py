@@ -2,10 +2,6 @@
 
 from types import SimpleNamespace
 
-import pytest
-import torch
-from torch import nn
-
 from common.data import Batch, Examples
 from common.encoders_decoders import SplitLinearLayer, WithMissing
 from common.errors import InputError
@@ -15,6 +11,10 @@ from common.models import VAE
 from common.objectives import IwaeElbo, MvaeElbo
 from common.variational_strategies import MoeStrategy, MopoeStrategy
 from mnist.model import build
+
+import pytest
+import torch
+from torch import nn
 
 MODEL = build(SimpleNamespace(n_latents=4, model="mvae", posterior="gaussian")).eval()
 IMAGE, TEXT = torch.rand(3, 1, 28, 28), torch.tensor([1, 2, 3])

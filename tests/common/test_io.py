@@ -7,13 +7,13 @@ import threading
 import zlib
 from pathlib import Path
 
-import pytest
-
 from common.data.files import download
 from common.errors import InputError
 from common.io import locked, open_regular, read_bounded, reading, remove_leftovers, write_atomically
 from mnist import train
 from tests.helpers.runs import config
+
+import pytest
 
 REMEDY = "give another"
 

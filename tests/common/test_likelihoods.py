@@ -1,10 +1,5 @@
 import math
 
-import pytest
-import torch
-from scipy.stats import nbinom
-from torch.distributions import Cauchy, Independent, Laplace, Normal, Poisson
-
 from common.errors import InputError
 from common.likelihoods import (
     BernoulliLikelihood,
@@ -17,6 +12,11 @@ from common.likelihoods import (
     NormalLikelihood,
     SphericalGaussianLikelihood,
 )
+
+import pytest
+import torch
+from scipy.stats import nbinom
+from torch.distributions import Cauchy, Independent, Laplace, Normal, Poisson
 
 
 def test_other_families_are_refused():

@@ -3,11 +3,6 @@
 import itertools
 from types import SimpleNamespace
 
-import pytest
-import torch
-from torch import nn
-from torch.distributions import Bernoulli, Categorical, Independent, Laplace, LogNormal, MultivariateNormal, Normal
-
 from common.data import Batch, Examples
 from common.data.splits import unpair
 from common.encoders_decoders import (
@@ -34,6 +29,11 @@ from common.model_data import check_present, modelled
 from common.models import VAE
 from common.objectives import IwaeElbo, MvaeElbo, StandardElbo
 from mnist.model import build
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Bernoulli, Categorical, Independent, Laplace, LogNormal, MultivariateNormal, Normal
 
 W = {"a": torch.tensor([1.0, -0.5, 2.0]).double(), "b": torch.tensor([0.3, -1.5]).double()}
 SHIFT, SCALE = 0.2, 0.7

@@ -3,11 +3,6 @@
 import math
 from types import SimpleNamespace
 
-import numpy as np
-import pytest
-import torch
-from torch import nn
-
 from common.data import Examples, mapped_rows
 from common.data.batches import columns_of
 from common.encoders_decoders import SplitLinearLayer
@@ -26,6 +21,11 @@ from common.models import MVAE
 from mnist.model import build
 from multivae_api.config import OneHotLikelihood
 from reports import metrics
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
 
 MODEL = SimpleNamespace(
     modalities=("a", "s"),

@@ -2,10 +2,6 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-import pytest
-import torch
-from torch import nn
-
 from common import ROOT
 from common.data import Batch
 from common.errors import InputError
@@ -16,6 +12,10 @@ from mnist.model import build
 from tests.helpers.fusions import mask_of, subsets_of, with_fusion
 from tests.helpers.linear_gaussian import draw, exact_posterior, linear_gaussian
 from tests.helpers.private_latents import private_linear_gaussian
+
+import pytest
+import torch
+from torch import nn
 
 
 @pytest.mark.parametrize("fusion", ["poe", "quotient", "own", "private latents"])

@@ -14,9 +14,6 @@ import re
 import tarfile
 from pathlib import Path
 
-import pytest
-import tyro
-
 from common import estimators
 from common.checkpoints import experiment_of, load_config, load_model
 from common.errors import InputError
@@ -24,6 +21,9 @@ from common.estimators import QUALITIES
 from mnist import halves
 from tests.helpers import old_checkpoints
 from tests.helpers.fusions import STANDARD_PRIOR
+
+import pytest
+import tyro
 
 FOLDER = Path(__file__).parents[1] / "checkpoints"
 RUNS = json.loads((FOLDER / "runs.json").read_text())

@@ -2,11 +2,6 @@
 
 import math
 
-import pytest
-import torch
-import torch.nn as nn
-from torch.distributions import Independent, Normal
-
 from common.encoders_decoders import (
     DecoderModalityEmbedding,
     EncoderModalityEmbedding,
@@ -24,6 +19,11 @@ from common.objectives import DregIwaeElbo, StandardElbo
 from common.priors import StandardGaussianPrior
 from common.variational_posteriors import DiagonalGaussianPosterior, MixturePosterior
 from common.variational_strategies import GaussianPoeStrategy, MoeStrategy
+
+import pytest
+import torch
+import torch.nn as nn
+from torch.distributions import Independent, Normal
 
 latent_dim, m_dim = 20, 392
 

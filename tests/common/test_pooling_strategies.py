@@ -1,10 +1,5 @@
 """Hoelder pooling, its moments, Wasserstein barycentres and dependent experts, against quadrature and full matrices."""
 
-import pytest
-import torch
-from torch import nn
-from torch.distributions import Normal
-
 from common.distributions.location_scale import DiagonalGaussian
 from common.distributions.mixtures import Mixture
 from common.errors import InputError
@@ -13,6 +8,11 @@ from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS, VAE
 from common.pooling_strategies import HellingerStrategy, HoelderStrategy
 from tests.helpers.fusions import mask_of
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Normal
 
 M, B, D = 4, 5, 3
 GRID = torch.linspace(-40, 40, 160_001, dtype=torch.float64)

@@ -2,12 +2,12 @@
 
 import math
 
+from common.priors import LearnedPrior, StandardGaussianPrior, UniformHypersphericalPrior
+from common.variational_posteriors import DiagonalGaussianPosterior, LaplacePosterior
+
 import pytest
 import torch
 from torch import nn
-
-from common.priors import LearnedPrior, StandardGaussianPrior, UniformHypersphericalPrior
-from common.variational_posteriors import DiagonalGaussianPosterior, LaplacePosterior
 
 
 @pytest.mark.parametrize(("learn", "learn_loc"), [(True, False), (False, False), (True, True)])

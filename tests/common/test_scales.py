@@ -1,11 +1,11 @@
 """Tables in units of their columns' deviations."""
 
-import pytest
-import torch
-
 from common.data import Examples
 from common.data.scales import in_units, scales_of, standardised
 from common.errors import InputError
+
+import pytest
+import torch
 
 
 def test_columns_are_standardised_by_the_cells_that_are_there_and_back():

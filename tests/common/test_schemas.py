@@ -1,12 +1,12 @@
 from typing import Any
 
+from common.errors import InputError
+from common.io import as_type, read_json, read_json_lines
+
 import msgspec
 import pytest
 import torch
 from torch import Tensor
-
-from common.errors import InputError
-from common.io import as_type, read_json, read_json_lines
 
 REMEDY = "make it again"
 

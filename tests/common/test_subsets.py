@@ -1,9 +1,9 @@
-import pytest
-import torch
-
 from common.data.batches import columns_of
 from common.errors import InputError
 from common.subsets import all_subsets, mvae_subsets, named_subsets, random_subsets, single_modalities
+
+import pytest
+import torch
 
 
 def test_mvaes_subsets_are_singletons_and_the_joint_one():

@@ -2,10 +2,6 @@
 
 from types import SimpleNamespace
 
-import pytest
-import torch
-from torch.distributions import Normal, kl_divergence
-
 from common.data import Batch
 from common.encoders_decoders import ConcatLayer, SplitLinearLayer
 from common.errors import InputError
@@ -21,6 +17,10 @@ from common.variational_strategies import (
 from mnist.model import build
 from tests.helpers.fusions import PATTERNS, Exact, components, mask_of, row, with_fusion
 from tests.helpers.linear_gaussian import D, draw, exact_log_p, exact_posterior, linear_gaussian, standard_error
+
+import pytest
+import torch
+from torch.distributions import Normal, kl_divergence
 
 
 def test_a_sets_posterior_of_nothing_is_the_prior():

@@ -3,11 +3,6 @@
 import json
 from types import SimpleNamespace
 
-import pytest
-import torch
-from torch import nn
-from torch.distributions import Normal
-
 from cub import analyse, pairs, sentences
 from cub import classifier as readers
 from cub.captions import END, PADDING, UNKNOWN, Vocabulary, words
@@ -18,6 +13,11 @@ from cub.sentences import Sentences
 from cub.trained_model import load_birds, load_trained
 from reports.metrics import divergences
 from tests.helpers.data_config import data_config
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Normal
 
 
 def test_embeddings_by_hand():

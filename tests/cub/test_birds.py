@@ -3,9 +3,6 @@
 import math
 import re
 
-import pytest
-import torch
-
 from common.errors import InputError
 from common.io import load_tensors, save_tensors
 from cub import classifier as readers
@@ -13,6 +10,9 @@ from cub import demo as birds
 from cub import drawing
 from cub.demo import agreement, describe, features, named
 from cub.drawing import ATTRIBUTES, COLOURS, PIGMENTS, draw, random_attributes
+
+import pytest
+import torch
 
 NAMES = list(ATTRIBUTES)
 

@@ -2,15 +2,15 @@
 
 import math
 
+from common.errors import InputError
+from cub.cca import cca
+
 import numpy as np
 import pytest
 import torch
 from scipy.linalg import block_diag, eigh
 from scipy.special import gamma, hyp2f1
 from torch import nn
-
-from common.errors import InputError
-from cub.cca import cca
 
 
 def views(n=400, p=6, q=4):

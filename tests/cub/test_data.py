@@ -4,10 +4,6 @@ import json
 import shutil
 from pathlib import Path
 
-import pytest
-import torch
-from PIL import Image
-
 import cub.data
 import cub.layouts
 from common.data import image_caches
@@ -21,6 +17,10 @@ from cub.layouts import CLASSES, find_birds
 from cub.options import BirdOptions
 from tests.helpers.cub_files import CAPTIONED, IMAGES, caption, write_cub, write_image
 from tests.helpers.data_config import data_config
+
+import pytest
+import torch
+from PIL import Image
 
 OPTIONS = BirdOptions()
 

@@ -1,13 +1,13 @@
 """The demo's model, trained with its own settings."""
 
-import pytest
-import torch
-
 from cub import sample, train
 from cub.data import load
 from cub.demo import CAPTIONS, agreement
 from cub.trained_model import load_trained
 from tests.helpers.demos import trained
+
+import pytest
+import torch
 
 
 @pytest.mark.demos

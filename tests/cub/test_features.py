@@ -5,12 +5,6 @@ import shutil
 import urllib.error
 from types import SimpleNamespace
 
-import numpy as np
-import pytest
-import torch
-from PIL import Image
-from torch import nn
-
 from common.checkpoints import load
 from common.data.torchvision_import import models, transforms
 from common.errors import InputError
@@ -19,6 +13,12 @@ from cub.feature_files import about, features_of_file, load_features, nearest, n
 from cub.feature_network import MEAN, STD, Recipe, extractor, features_of, random_crops
 from cub.features import Config
 from tests.helpers.resnet import small_resnet
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
 
 CPU = torch.device("cpu")
 COLOURS = {"001.Red": (220, 30, 30), "002.Green": (30, 200, 40), "003.Blue": (30, 40, 220), "004.White": (240,) * 3}

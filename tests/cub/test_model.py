@@ -2,12 +2,6 @@
 
 from copy import deepcopy
 
-import pytest
-import torch
-from torch import nn
-from torch.distributions import Independent, Laplace, Normal
-from torch.nn import functional as F
-
 from common.checkpoints import load_config, load_model
 from cub import train
 from cub.caption_likelihood import Captions
@@ -16,6 +10,12 @@ from cub.model import build
 from tests.helpers.authors import ARGS, WORDS, authors_folder
 from tests.reference import fill
 from training.options import as_json
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Independent, Laplace, Normal
+from torch.nn import functional as F
 
 
 def networks(w, name):

@@ -1,13 +1,13 @@
 """The models that --fusion, --obj and --n-clusters of cub make, on drawn birds."""
 
-import pytest
-import torch
-import tyro
-
 from cub import train
 from cub.model import build
 from tests.helpers.authors import WORDS
 from training import objective_of
+
+import pytest
+import torch
+import tyro
 
 MODELS = {  # options: objective, family, K, private latents, whether the prior's scales are learned
     "": ("dreg", "laplace-normal", 50, None, True),

@@ -2,11 +2,6 @@
 
 import json
 
-import pytest
-import torch
-import tyro
-from PIL import Image
-
 from common.checkpoints import load_config
 from common.errors import InputError
 from common.models.objectives import make_objective
@@ -20,6 +15,11 @@ from tests.helpers.data_config import data_config
 from tests.helpers.mixtures import assert_samples_a_mixture
 from tests.helpers.scripts import call, run_script
 from tests.repository.test_evaluations import untrained
+
+import pytest
+import torch
+import tyro
+from PIL import Image
 
 
 def config(save_dir, **changes):

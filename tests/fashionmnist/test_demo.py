@@ -1,12 +1,12 @@
 """The demo's model, trained with its own settings."""
 
-import pytest
-import torch
-
 from fashionmnist import train
 from fashionmnist.data import FASHIONMNIST
 from tests.helpers.data_config import data_config
 from tests.helpers.demos import accuracy, nearest, trained
+
+import pytest
+import torch
 
 
 @pytest.mark.demos

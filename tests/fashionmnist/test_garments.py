@@ -3,12 +3,12 @@
 import os
 from pathlib import Path
 
+from fashionmnist.demo import draw
+from mnist.idx_files import read_idx
+
 import pytest
 import torch
 from torch.nn.functional import normalize
-
-from fashionmnist.demo import draw
-from mnist.idx_files import read_idx
 
 LABELS = torch.arange(1000) % 10
 

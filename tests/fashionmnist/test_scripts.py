@@ -1,14 +1,14 @@
 """fashionmnist's scripts on the demo data."""
 
-import pytest
-import torch
-
 import fashionmnist.loglike
 import fashionmnist.sample
 import fashionmnist.train
 from fashionmnist.data import CLASSES
 from tests.helpers.demo_runs import TINY, texts
 from tests.helpers.scripts import call
+
+import pytest
+import torch
 
 
 @pytest.mark.parametrize("given", ["9", "Ankle boot", "ankle BOOT"])

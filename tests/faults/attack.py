@@ -14,10 +14,10 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from threading import RLock
 
+from common.errors import InputError
+
 import torch
 from tqdm import tqdm
-
-from common.errors import InputError
 
 OUTCOMES = ("fine", "one line", "traceback", "signal", "hang", "too much memory")
 GIB = 2**30

@@ -7,9 +7,6 @@ import shutil
 import zipfile
 from functools import partial
 
-import pytest
-import torch
-
 import training as runs
 from common.checkpoints import BEST, LAST, load, load_config, load_model
 from mnist import sample
@@ -17,6 +14,9 @@ from mnist import train as mnist_train
 from tests.faults.attack import attack, scaled
 from tests.faults.mutated import mutations
 from tests.helpers.runs import config
+
+import pytest
+import torch
 
 LOOP = []
 LOOP.append(LOOP)

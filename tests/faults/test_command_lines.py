@@ -5,12 +5,12 @@ import sys
 from functools import partial
 from importlib import import_module
 
-import pytest
-
 from common.errors import option
 from tests.faults.attack import GIB, attack, scaled
 from tests.faults.test_kills import FOLDERS
 from tests.helpers.scripts import run_script
+
+import pytest
 
 ODD = [
     *("", " ", "x", "x" * 5000, "ü\n", "-", "--", "None", "True", "[]", "{}", "../x", "/dev/null", "/dev/zero"),

@@ -11,9 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import pytest
-
 import celeba.data
 import mfeat.data
 import vhe.data
@@ -30,6 +27,9 @@ from tests.helpers.mfeat_files import write_mfeat
 from tests.helpers.mnist_files import IMAGES, idx
 from tests.helpers.omniglot_files import write_omniglot
 from tests.helpers.small_files import ABOUT, EXPECTED, mat, npy, npz, picture, png
+
+import numpy as np
+import pytest
 
 PAGES, IMAGE = "images_evaluation.zip", "x.img"
 PAGE = (b"\0" + b"\xf0" * 14) * 105  # rows of a page, in bits, each after the number of its filter

@@ -10,10 +10,6 @@ import time
 from functools import partial
 from importlib import import_module
 
-import numpy as np
-import pytest
-import torch
-
 import multimnist.data
 from common.io import locked
 from mnist_svhn import make_idx
@@ -24,6 +20,10 @@ from tests.helpers.mnist_files import IMAGES, LABELS, write_mnist
 from tests.helpers.runs import assert_same_run, equal
 from tests.helpers.scripts import call
 from vision import setup
+
+import numpy as np
+import pytest
+import torch
 
 OPTIONS = ("--demo", "--epochs", 3, "--annealing-epochs", 1, "--batch-size", 20, "--n-latents", 6, "--limit", 40)
 MORE = {

@@ -2,15 +2,15 @@
 
 import os
 
-import psutil
-import torch
-
 from common.data import Examples
 from common.objectives import StandardElbo
 from tests.common.test_checkpoints import PairsConfig, build_pairs
 from tests.faults.attack import record, scaled
 from training import Trainer
 from training.runs import Run
+
+import psutil
+import torch
 
 STEPS = 50_000  # a twentieth of a million
 EPOCHS = 20

@@ -5,14 +5,14 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-import pytest
-import tyro
-
 from common.errors import InputError
 from tests.golden import check
 from tests.helpers.scripts import run_script
 from tests.repository.test_readmes import READMES, readme_commands, tabulated_commands, translated_commands
 from training.options import as_json
+
+import pytest
+import tyro
 
 
 def meant(module, args: list[str]) -> Any:

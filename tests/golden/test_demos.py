@@ -12,12 +12,12 @@ import sys
 import zlib
 from pathlib import Path
 
-import pytest
-import torch
-
 from common.progress import print_once
 from tests.golden import FOLDER, WRITES, check
 from tests.helpers.scripts import run_script, scripts
+
+import pytest
+import torch
 
 TRAIN = "--demo --epochs 2 --limit 60 --batch-size 20 --n-latents 4 --save-dir run"
 MNIST = (

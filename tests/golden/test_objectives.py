@@ -7,10 +7,6 @@ matters. The means of bound and terms over the examples, and the gradients' norm
 import zlib
 from types import SimpleNamespace
 
-import pytest
-import torch
-from torch import nn
-
 from common.encoders_decoders import ConcatLayer, SplitLinearLayer
 from common.likelihoods import BernoulliLikelihood, GroupedLikelihood, LaplaceLikelihood, SphericalGaussianLikelihood
 from common.models import VAE
@@ -21,6 +17,10 @@ from common.models.objectives import OBJECTIVES, make_objective, with_default
 from common.variational_strategies import SetStrategy, UnstructuredStrategy
 from tests.golden import check
 from tests.helpers.fusions import learns_prior
+
+import pytest
+import torch
+from torch import nn
 
 D, N_PRIVATE, N_FEATURES, HIDDEN = 3, 2, 3, 5
 LAMBDAS = {"a": 2.0, "b": 0.5}

@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-import torch
-
 from cub.captions import SPECIAL
 from tests.reference import fill
+
+import torch
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 LAYOUTS = json.loads((REFERENCE / "layouts.json").read_text())

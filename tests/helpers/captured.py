@@ -5,14 +5,14 @@ from collections import Counter
 from contextlib import contextmanager
 from types import SimpleNamespace
 
+from common.execution.score import BYTES, DECODED_AT_ONCE
+from training.steps import Step
+
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-
-from common.execution.score import BYTES, DECODED_AT_ONCE
-from training.steps import Step
 
 DEVICE = torch.device("meta")
 READS = ("multinomial", "_unique2", "repeat_interleave")  # others that read values refuse tensors without any

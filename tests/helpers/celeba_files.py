@@ -1,9 +1,9 @@
 """Files of CelebA's layouts, with random pictures and attributes."""
 
+from celeba.attributes import ATTRIBUTES
+
 import numpy as np
 from PIL import Image
-
-from celeba.attributes import ATTRIBUTES
 
 NAMES = ["5_o_Clock_Shadow", *sorted(ATTRIBUTES, reverse=True), "Young"]  # not in our order, and others among them
 N = 12

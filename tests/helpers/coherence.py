@@ -1,12 +1,12 @@
 """A model whose coherence is known: it encodes and decodes classes, to a share of wrong ones."""
 
-import torch
-from torch import nn
-
 from common.data import Examples
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import MVAE
 from reports.metrics import Judge
+
+import torch
+from torch import nn
 
 C = 4  # classes
 

@@ -1,10 +1,10 @@
 """Models as `train.py --demo` leaves them, and who reads what they generate."""
 
-import torch
-from torch import Tensor
-
 from common.checkpoints import load_model
 from tests.helpers.scripts import run_script
+
+import torch
+from torch import Tensor
 
 
 def trained(script, folder):

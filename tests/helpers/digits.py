@@ -2,9 +2,9 @@
 
 from types import SimpleNamespace
 
-import torch
-
 from mnist.model import build
+
+import torch
 
 
 def model_of(name, n_latents=4):

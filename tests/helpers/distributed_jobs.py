@@ -4,8 +4,6 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import torch
-
 import cub.analyse
 import mnist_svhn.analyse
 import polymnist.train
@@ -30,6 +28,8 @@ from training.options import as_json
 from training.steps import Step
 from vhe import VHE, analyse
 from vhe.model import build as characters
+
+import torch
 
 NEWER = ("mvtcae", "crmvae", "mmjsd", "dmvae", "mmvae+", "cmvae", "jnf")  # but mopoe-published, which draws components
 SIZES = (6, 5, 1)  # of batches: of two processes, both have as many, one has more, one has none

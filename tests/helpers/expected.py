@@ -4,14 +4,14 @@ import itertools
 import math
 from contextlib import contextmanager
 
-import pytest
-import torch
-from torch.distributions import Normal, kl_divergence
-
 from tests.helpers.fusions import subsets_of
 from tests.helpers.linear_gaussian import expected_log_p
 from tests.helpers.objectives import kl_to_prior
 from tests.helpers.private_latents import N_SHARED, PLACES
+
+import pytest
+import torch
+from torch.distributions import Normal, kl_divergence
 
 STRATA = 42  # a multiple of the numbers of components (1, 2, 3, 7) and of orders (1, 2, 6) of up to three modalities
 SHARED = slice(N_SHARED)

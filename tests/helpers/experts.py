@@ -1,9 +1,9 @@
 """Samples of a mixture's experts, one expert after another, as MMVAE's code and the package multivae draw them."""
 
+from common.distributions import Mixture
+
 import torch
 from torch.distributions import Distribution
-
-from common.distributions import Mixture
 
 
 def draw_one_by_one(patch, *families: type[Distribution]) -> None:

@@ -2,13 +2,13 @@
 
 import itertools
 
-import torch
-from torch import nn
-
 from common.models import VAE
 from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS
 from tests.helpers.linear_gaussian import NAMES, D, exact_posterior, linear_gaussian
+
+import torch
+from torch import nn
 
 PATTERNS = [("a", "b", "c"), ("b",), ("a", "c"), ("b", "c"), ()]
 

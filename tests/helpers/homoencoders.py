@@ -1,12 +1,12 @@
 """Homoencoders whose likelihoods are known exactly."""
 
+from vhe import VHE
+from vhe.data import Characters
+
 import numpy as np
 import torch
 from torch import nn
 from torch.distributions import MultivariateNormal
-
-from vhe import VHE
-from vhe.data import Characters
 
 I2, I3 = torch.eye(2, dtype=torch.float64), torch.eye(3, dtype=torch.float64)
 A = torch.tensor([[1.0, -0.5], [0.4, 0.8], [-0.3, 0.6]], dtype=torch.float64)  # x = A c + B z + noise

@@ -5,12 +5,12 @@ The columns of each W_m are orthogonal, so that every posterior is a diagonal Ga
 
 import math
 
+from common.likelihoods import GroupedLikelihood
+from common.models import MVAE
+
 import torch
 from torch import nn
 from torch.distributions import Independent, MultivariateNormal, Normal
-
-from common.likelihoods import GroupedLikelihood
-from common.models import MVAE
 
 D, N_FEATURES = 2, 3
 NAMES = ("a", "b", "c", "d")

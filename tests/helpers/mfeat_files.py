@@ -1,8 +1,8 @@
 """Files of UCI Multiple Features' format, with random numbers."""
 
-import numpy as np
-
 from mfeat.data import TABLES
+
+import numpy as np
 
 CLASSES = np.repeat(np.arange(10), 10)
 

@@ -2,12 +2,12 @@
 
 from types import SimpleNamespace
 
-import torch
-
 from common import fitted_priors
 from common.multimodal_vae import MultimodalVAE
 from reports import sampling
 from tests.helpers.scripts import call
+
+import torch
 
 
 def assert_samples_a_mixture(monkeypatch, script, *args):

@@ -3,9 +3,9 @@
 import gzip
 import struct
 
-import numpy as np
-
 from mnist.data import FILES
+
+import numpy as np
 
 
 def idx(array, magic=None):

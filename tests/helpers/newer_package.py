@@ -3,19 +3,19 @@
 Needs the extra: pip install --editable ".[bench]".
 """
 
-from torch import Tensor, nn
-
 import common.data.torchvision_import  # noqa: F401 (else the package's import of torchvision fails)
 
-# isort: split
-import multivae.models as multivae
-from multivae.data.datasets import MultimodalBaseDataset
-from multivae.models.base import BaseEncoder, ModelOutput
+from torch import Tensor, nn
 
+# isort: split
 from common.data import Batch
 from common.objectives import Objective
 from polymnist.model import LIKELIHOOD_SCALE
 from tools.benchmarks import package
+
+import multivae.models as multivae
+from multivae.data.datasets import MultimodalBaseDataset
+from multivae.models.base import BaseEncoder, ModelOutput
 
 
 class Encoder(BaseEncoder):

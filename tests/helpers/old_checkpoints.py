@@ -3,11 +3,11 @@
 It uses only what every version of the repository has, so that an older one can write what a newer one must meet.
 """
 
-import torch
-
 from celeba.attributes import ATTRIBUTES
 from common.io import save_tensors
 from tests.reference import fill
+
+import torch
 
 N = 2  # examples
 IMAGES = {

@@ -1,8 +1,8 @@
 """log p(x_m|z) by the shortest way, which tests compare with `common.execution.score`."""
 
-import torch
-
 from common.likelihoods import log_prob
+
+import torch
 
 
 def score_plainly(model, batch, z, rows):

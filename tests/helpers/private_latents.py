@@ -5,12 +5,12 @@ latents. A latent is the shared z, w_a and w_b side by side; `matrices` hold wha
 elsewhere, so that the textbook formulas of `tests.helpers.linear_gaussian` apply.
 """
 
-import torch
-from torch import nn
-
 from common.likelihoods import GroupedLikelihood
 from common.models import VAE
 from tests.helpers.linear_gaussian import Decoder, Expert, Gaussian
+
+import torch
+from torch import nn
 
 N_SHARED, PRIVATE = 2, {"a": 2, "b": 1}
 LATENT_DIM = N_SHARED + sum(PRIVATE.values())

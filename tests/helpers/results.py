@@ -1,8 +1,8 @@
 """Results of runs that never were, as result.json holds them."""
 
-import msgspec
-
 from tools.reproduction.results import Result
+
+import msgspec
 
 
 def contents(model="mvae", seed=0, table="mvae-table2", experiment="mnist", given=80, **measured):

@@ -2,10 +2,10 @@
 
 import json
 
-import torch
-
 from common.checkpoints import BEST, LAST, load
 from mnist import train as mnist_train
+
+import torch
 
 SMALL = {"demo": True, "limit": 300, "epochs": 5, "annealing_epochs": 3, "batch_size": 50, "n_latents": 8}
 SMALL |= {"lr_schedule": "constant"}  # as the demo has it

@@ -6,12 +6,12 @@ import struct
 import zipfile
 import zlib
 
+from common.data.arrays import Expected
+
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from scipy.io import savemat
-
-from common.data.arrays import Expected
 
 PHOTOGRAPH = np.kron(np.random.default_rng(0).integers(0, 256, (10, 12, 3)), np.ones((8, 8, 1))).astype(np.uint8)
 # what `npz` was made with, and the arrays that it holds

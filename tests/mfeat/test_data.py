@@ -2,15 +2,15 @@
 
 import hashlib
 
-import pytest
-import torch
-
 import mfeat.data
 from common.data import Examples
 from common.errors import InputError
 from mfeat.data import TABLES, load, with_missing
 from tests.helpers.data_config import data_config
 from tests.helpers.mfeat_files import CLASSES, csv, tables, write_mfeat
+
+import pytest
+import torch
 
 
 @pytest.fixture(scope="module")

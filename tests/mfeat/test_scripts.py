@@ -6,11 +6,6 @@ import math
 import re
 from types import SimpleNamespace
 
-import pytest
-import torch
-from sklearn.metrics import r2_score
-from torch import nn
-
 from common.checkpoints import load_config, load_model
 from common.data import Examples
 from common.data.scales import scales_of
@@ -26,6 +21,11 @@ from tests.helpers.data_config import data_config
 from tests.helpers.mixtures import assert_samples_a_mixture
 from tests.helpers.runs import metrics
 from tests.helpers.scripts import call
+
+import pytest
+import torch
+from sklearn.metrics import r2_score
+from torch import nn
 
 SMALL = ("--demo", "--limit", 60, "--epochs", 1, "--n-latents", 4)
 

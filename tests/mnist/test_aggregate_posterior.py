@@ -1,14 +1,14 @@
 from functools import partial
 
-import pytest
-import torch
-from torch import nn
-
 from common.data import Examples
 from common.errors import InputError
 from common.likelihoods import CategoricalLikelihood, GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import MVAE
 from mnist.aggregate_posterior import from_aggregate_posterior
+
+import pytest
+import torch
+from torch import nn
 
 
 class Exact(nn.Module):

@@ -1,8 +1,5 @@
 """BinaryMNIST: pixels are drawn with their grey values as probabilities."""
 
-import pytest
-import torch
-
 import mnist.train
 from common.checkpoints import load_model
 from mnist import analyse, loglike, sample
@@ -12,6 +9,9 @@ from mnist.model import build
 from reports import plots
 from tests.helpers.data_config import data_config
 from tests.helpers.scripts import call
+
+import pytest
+import torch
 
 
 @pytest.mark.parametrize("name", ["mvae", "vae"])

@@ -1,9 +1,6 @@
 import gzip
 import hashlib
 
-import pytest
-import torch
-
 import fashionmnist.data
 import mnist.data
 from common.data.torchvision_import import datasets
@@ -13,6 +10,9 @@ from mnist.data import load
 from mnist.idx_files import read_idx
 from tests.helpers.data_config import data_config
 from tests.helpers.mnist_files import IMAGES, LABELS, idx, write_mnist
+
+import pytest
+import torch
 
 
 @pytest.mark.parametrize(("compress", "below"), [(True, ""), (False, "MNIST/raw")])

@@ -4,15 +4,15 @@ import os
 import subprocess
 import sys
 
-import pytest
-import torch
-from sklearn.datasets import load_digits
-from torch.nn.functional import interpolate
-
 from mnist import loglike, train
 from mnist.demo import scanned_digits
 from reports import tables
 from tests.helpers.demos import accuracy, nearest, trained
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch.nn.functional import interpolate
 
 
 def test_the_demos_digits_are_those_of_scikit_learn():

@@ -1,13 +1,13 @@
 """The noise of gradients: against a known one, and of the estimators on the linear-Gaussian model."""
 
-import pytest
-import torch
-from torch import nn
-
 from common.data import Batch
 from common.objectives import DregIwaeElbo, IwaeElbo
 from mnist import gradients, train
 from tests.helpers.linear_gaussian import draw, linear_gaussian
+
+import pytest
+import torch
+from torch import nn
 
 
 class KnownNoise(nn.Module):

@@ -2,11 +2,6 @@
 
 import math
 
-import pytest
-import torch
-from torch import nn
-from torch.distributions import Normal
-
 from common.checkpoints import load_model
 from common.likelihoods import FunctionLikelihood, GroupedLikelihood
 from common.models import MVAE
@@ -14,6 +9,11 @@ from mnist import analyse, label_expert
 from mnist.data import MNIST
 from reports.metrics import Judge
 from tests.helpers.scripts import call
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Normal
 
 
 class Expert(nn.Module):

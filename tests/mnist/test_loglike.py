@@ -1,14 +1,14 @@
 from types import SimpleNamespace
 
-import torch
-from torch import nn
-
 from common.data import Batch
 from common.likelihoods import GroupedLikelihood
 from common.models import MVAE
 from mnist.loglike import image_and_label
 from mnist.model import build
 from tests.helpers.linear_gaussian import D, draw, exact_log_p, linear_gaussian
+
+import torch
+from torch import nn
 
 
 def test_an_image_and_its_label():

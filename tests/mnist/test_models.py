@@ -4,10 +4,6 @@ import math
 from pathlib import Path
 from types import SimpleNamespace
 
-import pytest
-import torch
-from torch import nn
-
 import mnist.data
 import mnist.model
 import mnist.train
@@ -16,6 +12,10 @@ from mnist.model import build
 from tests.helpers.data_config import data_config
 from tests.helpers.digits import experts_by_hand, mnist_inputs, model_of
 from training import objective_of
+
+import pytest
+import torch
+from torch import nn
 
 
 @pytest.mark.parametrize("name", ["mvae", "mvae-q", "jmvae", "bivcca", "mopoe"])

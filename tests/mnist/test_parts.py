@@ -4,13 +4,6 @@ import json
 import math
 from dataclasses import replace
 
-import numpy as np
-import pytest
-import torch
-import tyro
-from PIL import Image
-from torch.distributions import kl_divergence
-
 from common.checkpoints import load_model
 from common.data import Batch
 from common.estimators import log_marginal
@@ -21,6 +14,13 @@ from mnist.data import load
 from mnist.parts import commands as parts
 from mnist.parts import model as part_models
 from tests.helpers.data_config import data_config
+
+import numpy as np
+import pytest
+import torch
+import tyro
+from PIL import Image
+from torch.distributions import kl_divergence
 
 
 def seen(value, n):

@@ -4,9 +4,6 @@ import json
 import shutil
 from datetime import datetime
 
-import pytest
-import torch
-
 import mnist.train
 from common.errors import InputError
 from mnist import analyse, label_expert, loglike, sample
@@ -19,6 +16,9 @@ from tests.helpers.demo_runs import TINY
 from tests.helpers.mixtures import assert_samples_a_mixture
 from tests.helpers.scripts import call
 from training.provenance import provenance
+
+import pytest
+import torch
 
 
 @pytest.fixture(scope="module")

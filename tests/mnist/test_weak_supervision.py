@@ -4,9 +4,6 @@ import json
 import subprocess
 import sys
 
-import pytest
-import torch
-
 import mnist.weak_supervision
 from common.checkpoints import load_model
 from common.data.splits import draw_paired
@@ -15,6 +12,9 @@ from tests.helpers.data_config import data_config
 from tests.helpers.demo_runs import OPTIONS
 from tests.helpers.scripts import ROOT, call
 from training import weak_supervision
+
+import pytest
+import torch
 
 
 @pytest.mark.slow

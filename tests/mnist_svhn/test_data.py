@@ -4,11 +4,6 @@ import hashlib
 import zipfile
 from dataclasses import replace
 
-import numpy as np
-import pytest
-import torch
-from scipy.io import savemat
-
 import mnist_svhn.data
 from common.data.torchvision_import import datasets
 from common.errors import InputError
@@ -19,6 +14,11 @@ from mnist_svhn.street import street_digits
 from tests.helpers.data_config import data_config
 from tests.helpers.mnist_files import write_mnist
 from tests.helpers.scripts import run_script
+
+import numpy as np
+import pytest
+import torch
+from scipy.io import savemat
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.integers(0, 256, (32, 32, 3, 24), dtype=np.uint8)

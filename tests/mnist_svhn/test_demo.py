@@ -1,9 +1,9 @@
 """The demo's model, trained with its own settings."""
 
-import pytest
-
 from mnist_svhn import analyse, train
 from tests.helpers.demos import trained
+
+import pytest
 
 
 @pytest.mark.demos

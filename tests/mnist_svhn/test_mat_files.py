@@ -3,14 +3,14 @@
 import io
 import struct
 
-import numpy as np
-import pytest
-from scipy.io import loadmat, savemat
-
 from common.data.arrays import Expected
 from common.errors import InputError
 from mnist_svhn import mat_files
 from tests.helpers.small_files import mat
+
+import numpy as np
+import pytest
+from scipy.io import loadmat, savemat
 
 SHAPES = {"X": (32, 32, 3, 6), "y": (6, 1)}
 EXPECTED = {name: Expected("|u1", shape) for name, shape in SHAPES.items()}

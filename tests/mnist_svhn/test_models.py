@@ -1,13 +1,13 @@
 """Every --model of mnist_svhn: its defaults, and whether its bound reaches its networks."""
 
-import pytest
-import torch
-from torch.distributions import Laplace, Normal
-
 from mnist_svhn import train
 from mnist_svhn.model import Clamp, build
 from mnist_svhn.options import MODELS
 from training import objective_of
+
+import pytest
+import torch
+from torch.distributions import Laplace, Normal
 
 DEFAULTS = {  # objective, family, K, whether the prior's scales are learned
     "mmvae": ("dreg", "laplace", None, True),

@@ -2,10 +2,6 @@
 
 from functools import partial
 
-import pytest
-import torch
-from torch.distributions import Laplace
-
 from common.checkpoints import LAST, load, load_model
 from common.data import Batch, Examples
 from common.errors import InputError
@@ -25,6 +21,10 @@ from tests.helpers.scripts import call, run_script
 from tests.repository.test_evaluations import untrained
 from training.command_line import parse
 from training.options import as_json
+
+import pytest
+import torch
+from torch.distributions import Laplace
 
 
 def config(save_dir="unused", **changes):

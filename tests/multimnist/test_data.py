@@ -2,13 +2,6 @@ import io
 import math
 import os
 
-import numpy as np
-import pytest
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
-
 from common.errors import InputError
 from mnist.data import FILES
 from mnist.data import load as load_mnist
@@ -18,6 +11,13 @@ from multimnist.options import PAPER
 from tests.helpers.data_config import data_config
 from tests.helpers.mnist_files import idx, write_mnist
 from tests.helpers.scripts import run_script
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
 
 SCANS, LABELS = (load_mnist("train", data_config("nowhere", demo=True)).modalities[name] for name in ("image", "text"))
 SCANS = SCANS.squeeze(1)

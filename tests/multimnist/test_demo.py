@@ -1,13 +1,13 @@
 """The demo's model, trained with its own settings."""
 
-import pytest
-import torch
-
 from multimnist import train
 from multimnist.data import MULTIMNIST
 from multimnist.options import DatasetOptions
 from tests.helpers.data_config import data_config
 from tests.helpers.demos import accuracy, trained
+
+import pytest
+import torch
 
 
 @pytest.mark.demos

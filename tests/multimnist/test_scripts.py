@@ -2,10 +2,6 @@
 
 import json
 
-import pytest
-import torch
-from PIL import Image
-
 import multimnist.data
 import multimnist.loglike
 import multimnist.sample
@@ -15,6 +11,10 @@ from multimnist.options import PAPER
 from tests.helpers.data_config import data_config
 from tests.helpers.demo_runs import TINY
 from tests.helpers.scripts import call
+
+import pytest
+import torch
+from PIL import Image
 
 
 def test_strings_and_images_are_given(trained, tmp_path, monkeypatch):

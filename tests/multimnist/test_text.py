@@ -3,14 +3,14 @@
 from itertools import product
 from types import SimpleNamespace
 
-import pytest
-import torch
-
 import multimnist.model
 from common.estimators import log_marginal
 from multimnist import text
 from multimnist.model import TextDecoder, TextEncoder, build
 from multimnist.text import Autoregressive
+
+import pytest
+import torch
 
 EVERY_STRING = torch.tensor(list(product(range(12), repeat=4)))  # (20736, 4)
 

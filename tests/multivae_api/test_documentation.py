@@ -5,12 +5,12 @@ as test_set, is defined before it. The datasets' examples are no Python as they 
 commas are taken out of comments.
 """
 
+from common.models import MMVAE, MMVAEConfig
+from multivae_api import IncompleteDataset, MultimodalBaseDataset
+
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
-
-from common.models import MMVAE, MMVAEConfig
-from multivae_api import IncompleteDataset, MultimodalBaseDataset
 
 PREDICT = """
 predictions = model.predict(test_set, cond_mod = ['modality1', 'modality2'], gen_mod='modality3')

@@ -3,13 +3,13 @@
 import json
 import re
 
-import pytest
-import torch
-from torch import nn
-
 from common.errors import InputError
 from common.models import MMVAE, MMVAEConfig
 from tests.multivae_api.test_mmvae import Halves, pair, small
+
+import pytest
+import torch
+from torch import nn
 
 
 def own_networks():

@@ -5,11 +5,6 @@ import re
 from collections import OrderedDict
 from types import SimpleNamespace
 
-import pytest
-import torch
-from torch import Tensor, nn
-from torch.distributions import Laplace, Normal
-
 from common.errors import InputError
 from common.likelihoods import BernoulliLikelihood
 from common.models import MMVAE, MMVAEConfig
@@ -17,6 +12,11 @@ from common.objectives import DregIwaeElbo, IwaeElbo
 from multivae_api import IncompleteDataset, ModelOutput, MultimodalBaseDataset
 from tests.helpers.linear_gaussian import Decoder, Expert, draw, exact_log_p, linear_gaussian, standard_error
 from tests.helpers.scripts import ROOT
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributions import Laplace, Normal
 
 DIMS = {"a": (1, 4, 4), "b": (6,)}
 

@@ -3,16 +3,16 @@
 import inspect
 from copy import deepcopy
 
-import pytest
-import torch
-from torch.distributions import Laplace, Normal
-
 import common.data.torchvision_import  # noqa: F401 (before the package, whose import of torchvision fails otherwise)
 from common.models import MMVAE, MMVAEConfig
 from multivae_api import IncompleteDataset, ModelOutput, MultimodalBaseDataset
 from tests.helpers.experts import draw_one_by_one
 from tests.multivae_api import test_documentation
 from tests.multivae_api.test_mmvae import DIMS, pair
+
+import pytest
+import torch
+from torch.distributions import Laplace, Normal
 
 models = pytest.importorskip("multivae.models")
 datasets = pytest.importorskip("multivae.data.datasets.base")

@@ -3,16 +3,16 @@
 import shutil
 from pathlib import Path
 
-import numpy as np
-import pytest
-import torch
-from PIL import Image
-
 from common.data import Examples
 from common.errors import InputError
 from polymnist import data
 from polymnist.options import DatasetOptions
 from tests.helpers.data_config import data_config
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
 
 LABELS = torch.arange(400) % 10
 DIGITS = torch.randint(256, (400, 1, 28, 28), generator=torch.Generator().manual_seed(0)).to(torch.uint8)

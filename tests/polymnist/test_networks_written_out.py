@@ -1,11 +1,11 @@
 """PolyMNIST's networks, written out on their state dicts: FIELD.md section 2, (a) and (b)."""
 
+from polymnist import train
+from polymnist.model import build
+
 import pytest
 import torch
 from torch.nn import functional as F
-
-from polymnist import train
-from polymnist.model import build
 
 
 def weights(network):

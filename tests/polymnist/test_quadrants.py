@@ -2,11 +2,6 @@
 
 import json
 
-import pytest
-import torch
-from torch import nn
-from torch.nn.functional import interpolate, one_hot
-
 from common.data import Examples
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import VAE
@@ -16,6 +11,11 @@ from polymnist.quadrants import in_quadrants
 from reports.subsets import Posteriors
 from tests.helpers.data_config import data_config
 from tests.helpers.scripts import call
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import interpolate, one_hot
 
 N, NAMES = 400, ("m0", "m1", "m2")
 # red and green are the row and the column of a pixel

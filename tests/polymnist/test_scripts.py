@@ -2,10 +2,6 @@
 
 import json
 
-import pytest
-import torch
-from torch.distributions import Laplace
-
 from common.data import Examples
 from polymnist import analyse, sample, train
 from polymnist.model import build
@@ -13,6 +9,10 @@ from polymnist.options import MODELS
 from tests.helpers.mixtures import assert_samples_a_mixture
 from tests.helpers.scripts import call
 from training import objective_of
+
+import pytest
+import torch
+from torch.distributions import Laplace
 
 
 def small_objective(model):

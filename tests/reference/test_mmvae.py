@@ -2,15 +2,15 @@
 
 from types import SimpleNamespace
 
-import torch
-from torch.distributions import Laplace
-
 from common.objectives import DregIwaeElbo
 from mnist_svhn.model import build
 from reference import mmvae
 from tests.helpers.experts import draw_one_by_one
 from tests.helpers.mnist_files import write_mnist
 from tests.helpers.small_files import mat
+
+import torch
+from torch.distributions import Laplace
 
 OPTIONS = SimpleNamespace(
     model="mmvae",

@@ -4,14 +4,14 @@ import runpy
 import sys
 from types import SimpleNamespace
 
-import pytest
-import torch
-
 from common.objectives import MvaeElbo
 from mnist.model import build
 from reference import mvae
 from tests.helpers.mnist_files import write_mnist
 from tests.helpers.scripts import ROOT
+
+import pytest
+import torch
 
 
 def test_loss_and_gradients_are_those_of_our_objective():

@@ -15,12 +15,12 @@ import shutil
 import sys
 from pathlib import Path
 
-import pytest
-from PIL import Image
-
 from common.progress import print_once
 from tests.golden import WRITES
 from tests.helpers.scripts import run_script
+
+import pytest
+from PIL import Image
 
 TABLES = sorted(Path(__file__).parent.glob("*.txt"))
 

@@ -5,10 +5,6 @@ import sys
 from importlib import import_module
 from types import SimpleNamespace
 
-import pytest
-import torch
-from torch.nn.functional import cross_entropy
-
 import mnist.train
 import translation.analyse
 from common.checkpoints import load_model
@@ -22,6 +18,10 @@ from reports.sampling import STEPS, Shown, cross_generation, traversals
 from tests.helpers.coherence import C, model
 from tests.helpers.demo_runs import TINY
 from tests.helpers.scripts import call
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
 
 
 def test_parameters_are_counted_by_network():

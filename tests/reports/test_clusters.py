@@ -2,9 +2,6 @@
 
 import math
 
-import pytest
-import torch
-
 from common.data import Examples
 from common.estimators import log_marginal
 from common.objectives import IwaeElbo
@@ -15,6 +12,9 @@ from reports.subsets import Posteriors
 from tests.helpers import coherence
 from tests.helpers.linear_gaussian import draw
 from tests.helpers.private_latents import N_SHARED, private_linear_gaussian
+
+import pytest
+import torch
 
 CENTRES = torch.tensor([[0.0, 0.0], [20.0, 0.0], [0.0, 20.0]])
 

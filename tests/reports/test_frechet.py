@@ -2,16 +2,16 @@
 
 import sys
 
-import numpy as np
-import pytest
-import torch
-from torch.distributions import MultivariateNormal
-
 import common.data.torchvision_import  # noqa: F401 (torch-fidelity imports torchvision)
 from common.errors import InputError
 from common.io import save_tensors
 from polymnist.inception import WEIGHTS, inception_features
 from reports.subsets import frechet_distance, moments
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import MultivariateNormal
 
 CPU = torch.device("cpu")
 

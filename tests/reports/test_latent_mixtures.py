@@ -3,10 +3,6 @@
 from importlib import import_module
 from pathlib import Path
 
-import pytest
-import torch
-from torch.distributions import Normal
-
 from common.data import Examples
 from common.errors import InputError
 from common.latent_priors import MafPrior
@@ -15,6 +11,10 @@ from common.variational_posteriors import DiagonalGaussianPosterior
 from reports.metrics import joint_coherence
 from reports.sampling import MAX_FITTED, cluster_of, gaussian_mixture, title_of
 from tests.helpers.coherence import JUDGES, C, examples, model
+
+import pytest
+import torch
+from torch.distributions import Normal
 
 
 def test_the_mixture_finds_the_clusters_of_the_latents():

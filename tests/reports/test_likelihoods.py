@@ -1,13 +1,13 @@
 """Log-likelihoods of subsets, against the exact ones of linear-Gaussian models."""
 
-import pytest
-import torch
-
 from common.errors import InputError
 from common.subsets import named_subsets
 from reports.likelihoods import likelihood_given, likelihoods_by_size
 from tests.helpers.linear_gaussian import draw, exact_log_p, linear_gaussian
 from tests.helpers.private_latents import private_linear_gaussian
+
+import pytest
+import torch
 
 
 def test_the_exact_posterior_gives_exact_values():

@@ -1,8 +1,5 @@
 """Coherence of constructed models whose coherence is known, and latents that are known to be separable or not."""
 
-import pytest
-import torch
-
 from common.data import Examples
 from reports.metrics import (
     Judge,
@@ -16,6 +13,9 @@ from reports.metrics import (
 from tests.helpers.coherence import JUDGES, SOURCES, C, examples, model
 from tests.helpers.fusions import with_fusion
 from tests.helpers.linear_gaussian import draw
+
+import pytest
+import torch
 
 
 def crossed(model, judges=JUDGES):

@@ -1,11 +1,11 @@
 """What the figures show: matplotlib's artists, before they become pixels."""
 
+from reports import plots
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-
-from reports import plots
 
 
 @pytest.fixture

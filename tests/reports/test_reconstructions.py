@@ -1,13 +1,13 @@
 """The structural similarity of reconstructions, on images of one grey whose similarity is known."""
 
-import pytest
-import torch
-from torch import nn
-
 from common.data import Examples
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import MVAE
 from reports.subsets import Posteriors, ssim
+
+import pytest
+import torch
+from torch import nn
 
 
 class Grey(nn.Module):

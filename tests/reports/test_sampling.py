@@ -2,10 +2,10 @@
 
 from types import SimpleNamespace
 
+from reports import sampling
+
 import pytest
 import torch
-
-from reports import sampling
 
 
 def test_images_are_padded_to_the_largest_height_and_width():

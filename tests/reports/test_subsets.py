@@ -1,9 +1,5 @@
 """Metrics by subset, on models whose coherence is known."""
 
-import pytest
-import torch
-from torch import nn
-
 from common.data import Examples
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import MVAE, VAE
@@ -15,6 +11,10 @@ from reports.subsets import Posteriors, frechet_distance, linear_accuracies, mom
 from tests.helpers.coherence import C, Decoder, Encoder
 from tests.helpers.fusions import with_fusion
 from tests.helpers.linear_gaussian import draw
+
+import pytest
+import torch
+from torch import nn
 
 NAMES = ("a", "b", "c")
 

@@ -3,12 +3,12 @@ import subprocess
 from datetime import datetime
 from types import SimpleNamespace
 
-import pytest
-import torch
-
 from reports import tables
 from training import provenance as provenance_module
 from training.provenance import provenance
+
+import pytest
+import torch
 
 
 def test_means_and_standard_errors():

@@ -1,8 +1,8 @@
 """What loss.png shows: matplotlib's artists, before they become pixels."""
 
-import pytest
-
 from reports import plots, training_curves
+
+import pytest
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import re
 import subprocess
 import sys
 
-import pytest
-
 from tests.helpers.scripts import ROOT
 from tests.repository.test_imports import ORDER
+
+import pytest
 
 formulas = pytest.importorskip("docs.formulas", reason="the extra docs is not installed")
 

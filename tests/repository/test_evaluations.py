@@ -3,14 +3,14 @@
 import json
 from importlib import import_module
 
-import pytest
-import torch
-import tyro
-
 from common.io import save_tensors
 from reports import metrics
 from tests.helpers.scripts import call
 from training.options import as_json
+
+import pytest
+import torch
+import tyro
 
 PLAIN = ("mnist", "fashionmnist", "multimnist", "celeba", "celeba19", "vision", "polymnist", "translation", "mfeat")
 FOLDERS = {

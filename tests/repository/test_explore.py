@@ -18,14 +18,6 @@ from importlib import import_module
 from io import BytesIO
 from types import SimpleNamespace
 
-import numpy as np
-import psutil
-import pytest
-import torch
-from PIL import Image, ImageDraw
-from playwright.sync_api import expect, sync_playwright
-from starlette.testclient import TestClient
-
 import explore
 from common.checkpoints import BEST, EXPERIMENTS, LAST, load
 from common.errors import InputError
@@ -35,6 +27,14 @@ from tools.exploration import examples, pictures, server
 from tools.exploration.explorer import Explorer
 from tools.exploration.page import N_IN_VIEW, call_type, page
 from tools.exploration.views import NO_ATTRIBUTE, NONE, SHOWN, VIEWS, Attributes, Choice, Picture, Words
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from playwright.sync_api import expect, sync_playwright
+from starlette.testclient import TestClient
 
 OPTIONS = {
     "n_latents": 6, "model": "mvae", "posterior": "gaussian", "fusion": "poe", "teacher_forcing": False,

@@ -12,14 +12,14 @@ import venv
 from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 
-import pytest
-from packaging.requirements import Requirement
-
 from common.errors import InputError
 from cub import analyse as cub_analyse
 from mnist import analyse as mnist_analyse
 from tests.helpers.scripts import ROOT
 from tests.repository.test_imports import MODULES, tree_of
+
+import pytest
+from packaging.requirements import Requirement
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]

@@ -4,12 +4,12 @@ import math
 from importlib import import_module
 from itertools import product
 
-import pytest
-
 from common.distributions import hamiltonian
 from common.models.choices import MODELS, PAIR_MODELS
 from tests.helpers.runs import assert_same_run
 from tests.helpers.scripts import call
+
+import pytest
 
 OLDER = ("mvae", "mvae-q", "jmvae", "vae", "cvae", "bivcca")  # in these folders' own tests
 NEWER = [name for name in PAIR_MODELS if name not in OLDER]

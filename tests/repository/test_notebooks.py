@@ -2,9 +2,9 @@
 
 import itertools
 
-import pytest
-
 from tests.helpers.scripts import ROOT
+
+import pytest
 
 nbformat = pytest.importorskip("nbformat", reason="the extra notebooks is not installed")
 nbclient = pytest.importorskip("nbclient", reason="the extra notebooks is not installed")

@@ -6,17 +6,17 @@ from argparse import Namespace
 from functools import partial
 from pathlib import Path
 
-import pytest
-import torch
-from torch.distributions import kl_divergence
-from torch.nn import functional as F
-
 from celeba.attributes import ATTRIBUTES
 from common.checkpoints import load_config, load_model
 from common.errors import InputError
 from common.objectives import IwaeElbo
 from tests.helpers.authors import REFERENCE, authors_file
 from tests.reference import fill
+
+import pytest
+import torch
+from torch.distributions import kl_divergence
+from torch.nn import functional as F
 
 VALUES = json.loads((REFERENCE / "values.json").read_text())
 

@@ -13,11 +13,6 @@ import sys
 from pathlib import Path
 from typing import get_args, get_type_hints
 
-import numpy as np
-import pytest
-import torch
-from torch import nn
-
 import celeba.classifier
 import celeba.train
 import cub.classifier
@@ -47,6 +42,11 @@ from tests.helpers.omniglot_files import write_omniglot
 from tests.helpers.resnet import small_resnet
 from tests.helpers.scripts import ROOT, python_of, run_script
 from training import Trainer
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
 
 READMES = [p.relative_to(ROOT).as_posix() for p in (ROOT / "README.md", *ROOT.glob("[!.]*/README.md"))]
 PAGES = [p.relative_to(ROOT).as_posix() for p in (*ROOT.glob("docs/*.md"), *ROOT.glob("results/measurements/*.md"))]

@@ -4,10 +4,6 @@ import hashlib
 import os
 from pathlib import Path
 
-import numpy as np
-import pytest
-import torch
-
 import celeba.data
 import celeba.train
 import cub.data
@@ -31,6 +27,10 @@ from multimnist.options import PAPER
 from tests.helpers.data_config import data_config
 from vhe import loglike as vhe_loglike
 from vision import setup
+
+import numpy as np
+import pytest
+import torch
 
 pytestmark = [
     pytest.mark.real_data,

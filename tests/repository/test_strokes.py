@@ -1,11 +1,11 @@
 """Drawings are read as the digits of MNIST are, whatever the brush, the size and the place."""
 
+from tools.exploration import strokes
+
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 from skimage.morphology import skeletonize
-
-from tools.exploration import strokes
 
 FOUR = np.array([(0.6, 0.0), (0.0, 0.6), (1.0, 0.6)]), np.array([(0.75, 0.2), (0.7, 1.0)])
 TWO = (np.array([(0.0, 0.2), (0.4, 0.0), (0.9, 0.2), (0.6, 0.6), (0.0, 1.0), (1.0, 0.95)]),)

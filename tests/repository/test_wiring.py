@@ -5,11 +5,6 @@ import json
 import sys
 from dataclasses import fields
 
-import pytest
-import torch
-import tyro
-from torch import nn
-
 import celeba19.train
 import mfeat.train
 import mnist.train
@@ -36,6 +31,11 @@ from tests.helpers.scripts import call
 from tests.repository.test_evaluations import FEW, FOLDERS, untrained
 from training import run
 from training.runs import REPORTING, SPEED
+
+import pytest
+import torch
+import tyro
+from torch import nn
 
 TINY = "--demo --limit 60 --epochs 2 --batch-size 10 --n-latents 3 --lr-schedule constant"
 FACES = "--demo --limit 12 --epochs 1 --batch-size 6 --n-latents 3 --lambda-attrs 5"

@@ -2,16 +2,16 @@
 
 import warnings
 
+from common.errors import InputError
+from tools import criticism
+from tools.criticism import criticise
+from tools.estimator import Continuous, Labels, MultimodalEstimator
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from torch import nn
-
-from common.errors import InputError
-from tools import criticism
-from tools.criticism import criticise
-from tools.estimator import Continuous, Labels, MultimodalEstimator
 
 WIDE, NOISE = 3.0, 0.5
 pytestmark = pytest.mark.filterwarnings("ignore:log p of")  # an almost exact a explains the others badly

@@ -5,6 +5,13 @@ import re
 import sys
 import warnings
 
+from common.checkpoints import load_model
+from common.encoders_decoders import SplitLinearLayer, WithColumns, WithMissing
+from common.errors import InputError
+from common.estimators import log_marginal
+from tools import estimator
+from tools.estimator import Continuous, Counts, Image, Labels, MultimodalEstimator
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,13 +21,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks
 from torch import nn
-
-from common.checkpoints import load_model
-from common.encoders_decoders import SplitLinearLayer, WithColumns, WithMissing
-from common.errors import InputError
-from common.estimators import log_marginal
-from tools import estimator
-from tools.estimator import Continuous, Counts, Image, Labels, MultimodalEstimator
 
 KINDS = {"a": Continuous(5), "b": Continuous(3), "y": Labels(("neg", "pos")), "n": Counts(4)}
 # Those that call fit, transform or predict with one array (n, d), the other checks do: X has several, by name. predict

@@ -3,9 +3,6 @@
 import shutil
 from importlib import import_module
 
-import pytest
-import torch
-
 from common import fitted_priors
 from common.checkpoints import BEST, load_model
 from common.data import Examples
@@ -19,6 +16,9 @@ from tools import latent_prior
 from tools.exploration.explorer import Explorer
 from tools.exploration.views import VIEWS
 from training.options import default_of
+
+import pytest
+import torch
 
 FEW = ("--demo", "--limit", 40, "--epochs", 1)
 

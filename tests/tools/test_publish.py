@@ -4,13 +4,13 @@ import re
 import shutil
 from importlib import import_module
 
-import pytest
-import torch
-
 from common.checkpoints import BEST, LAST, load_config, load_model
 from common.errors import InputError
 from tests.helpers.runs import metrics
 from tools.publish import Config, main
+
+import pytest
+import torch
 
 pytest.importorskip("safetensors")
 HUB = pytest.importorskip("huggingface_hub")

@@ -2,10 +2,6 @@
 
 import os
 
-import pytest
-import torch
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
 from common.checkpoints import load_model
 from common.errors import Diverged, InputError
 from common.estimators import log_marginal
@@ -15,6 +11,10 @@ from mnist.data import load
 from tests.helpers.data_config import data_config
 from tools import search
 from training.command_line import parse
+
+import pytest
+import torch
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 SMALL = ("--demo", "--epochs", 1, "--n-latents", 4, "--limit", 60, "--n-samples", 3, "--jobs", 1)
 OVER = ("--over", "lambda-text=1,10,50", "lr=1e-3,2e-3")

@@ -4,14 +4,14 @@ from functools import cache
 from importlib import import_module
 from typing import Literal, get_args, get_origin, get_type_hints
 
-import pytest
-import torch
-
 from common.data.splits import unpair
 from common.execution import devices
 from tests.helpers.captured import DEVICE, capture, captured
 from training.experiment import experiment_in
 from training.steps import Step
+
+import pytest
+import torch
 
 FOLDERS = {  # options that make a folder's demo small
     "mnist": {"limit": 100},

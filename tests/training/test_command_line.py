@@ -6,8 +6,6 @@ import re
 import sys
 from pathlib import Path
 
-import pytest
-
 import celeba.train
 import celeba19.train
 import cub.train
@@ -25,6 +23,8 @@ from tests.helpers.runs import SMALL, config, metrics
 from tests.helpers.scripts import run_script
 from tools.reproduction.plans import TABLES
 from training.command_line import parse
+
+import pytest
 
 
 def call(script, *args):

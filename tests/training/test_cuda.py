@@ -2,9 +2,6 @@
 
 import json
 
-import pytest
-import torch
-
 import celeba19.train
 import cub.train
 import fashionmnist.train
@@ -23,6 +20,9 @@ from reports.options import LoglikeConfig
 from tests.helpers.runs import SMALL, assert_same_run, config, metrics
 from training import streams
 from training.steps import Step
+
+import pytest
+import torch
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

@@ -7,9 +7,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, get_args, get_origin, get_type_hints
 
-import pytest
-import tyro
-
 from common.errors import option
 from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS
@@ -18,6 +15,9 @@ from mnist import loglike
 from tests.helpers.scripts import ROOT, scripts
 from training.command_line import parse
 from training.options import NOT_OF_THE_RUN, RunConfig
+
+import pytest
+import tyro
 
 WIDTH = 100
 

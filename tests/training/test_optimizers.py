@@ -2,11 +2,6 @@
 
 import signal
 
-import pytest
-import torch
-from torch.optim import SGD, Adam
-from torch.optim.lr_scheduler import CosineAnnealingLR
-
 from common.checkpoints import LAST, load
 from common.errors import InputError
 from mnist import train as mnist_train
@@ -14,6 +9,11 @@ from tests.common.test_checkpoints import PairsConfig
 from tests.helpers.runs import assert_same_run, config, metrics
 from training import loop, optimizers
 from training.steps import Step, total_norm
+
+import pytest
+import torch
+from torch.optim import SGD, Adam
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 SMALL = {"limit": 60, "batch_size": 10, "epochs": 4}  # five batches an epoch
 

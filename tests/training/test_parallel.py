@@ -1,11 +1,11 @@
 import time
 
-import pytest
-
 from common.errors import InputError
 from tests.helpers.jobs import later_the_smaller, sleep_or_fail
 from training import parallel
 from training.parallel import in_parallel
+
+import pytest
 
 
 @pytest.mark.slow

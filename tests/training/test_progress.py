@@ -2,12 +2,12 @@ import re
 import sys
 import time
 
-import pytest
-
 from common import progress
 from common.progress import progress_bar
 from training.loop import show_means
 from training.runs import Progress, report_epoch
+
+import pytest
 
 
 def test_the_best_epoch_is_the_first_of_the_highest_score():

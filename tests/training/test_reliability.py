@@ -5,9 +5,6 @@ import subprocess
 import sys
 from functools import partial
 
-import pytest
-import torch
-
 from common.checkpoints import BEST, LAST, load
 from common.errors import InputError
 from mnist import train as mnist_train
@@ -15,6 +12,9 @@ from tests.helpers.runs import config
 from tests.helpers.scripts import ROOT
 from training import run
 from training.steps import Step
+
+import pytest
+import torch
 
 
 def test_a_gradient_that_is_not_finite_changes_no_weight_and_stops_the_run(tmp_path, monkeypatch):

@@ -3,13 +3,13 @@
 import math
 from pathlib import Path
 
-import pytest
-import torch
-from torch import nn
-
 from common.errors import InputError
 from training import optimizers
 from training.optimizers import OptimizerState
+
+import pytest
+import torch
+from torch import nn
 
 NAMES = {"step", "exp_avg", "exp_avg_sq"}
 

@@ -1,13 +1,13 @@
-import numpy as np
-import pytest
-import torch
-
 from common.data import Examples, hold_out, mapped_rows, unpair
 from common.errors import InputError
 from mnist import train as mnist_train
 from tests.helpers.runs import assert_same_run, config
 from training import streams
 from training.streams import Stream, feed, place
+
+import numpy as np
+import pytest
+import torch
 
 CPU = torch.device("cpu")
 IMAGES = torch.randint(256, (23, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

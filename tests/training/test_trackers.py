@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
-import pytest
-
 from common.errors import InputError
 from mnist import train as mnist_train
 from tests.helpers.runs import config
 from training import trackers
+
+import pytest
 
 LINE = {"epoch": 3, "train": {"bound": -2.0, "a/kl": 1.0}, "beta": 0.5, "lr": 1e-3, "valid": {"bound": -3.0}}
 

@@ -10,9 +10,6 @@ from copy import deepcopy
 from dataclasses import replace
 from types import SimpleNamespace
 
-import pytest
-import torch
-
 from common.checkpoints import BEST, LAST, load
 from common.data import Examples
 from common.data.splits import unpair
@@ -31,6 +28,9 @@ from training import loop as training
 from training.loop import Meter
 from training.steps import Step
 from vhe.framework.support_sets import SupportSets
+
+import pytest
+import torch
 
 
 @pytest.fixture(scope="module")

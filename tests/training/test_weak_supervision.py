@@ -2,17 +2,17 @@
 
 from types import SimpleNamespace
 
-import pytest
-import torch
-from torch import nn
-from torch.nn.functional import cross_entropy
-
 from celeba.weak_supervision import mean_f1
 from common.data import Examples
 from common.encoders_decoders import SplitLinearLayer
 from common.errors import InputError
 from training import weak_supervision
 from training.weak_supervision import Task, score
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
 
 
 def test_accuracy_and_the_mean_f1_of_attributes():

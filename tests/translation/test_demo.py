@@ -1,11 +1,11 @@
 """The demo's model, trained with its own settings."""
 
-import pytest
-
 from reports.metrics import evaluate_examples
 from tests.helpers.data_config import data_config
 from tests.helpers.demos import trained
 from translation import data, loglike, train
+
+import pytest
 
 
 @pytest.mark.demos

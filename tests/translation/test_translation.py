@@ -2,9 +2,6 @@
 
 import sys
 
-import pytest
-import torch
-
 import multimnist.model
 import reports.metrics
 from common.checkpoints import load_model
@@ -14,6 +11,9 @@ from tests.helpers.data_config import data_config
 from tests.helpers.mixtures import assert_samples_a_mixture
 from tests.helpers.scripts import call
 from translation import data, loglike, sample, train
+
+import pytest
+import torch
 
 RIGHT = "accuracy, english -> french"
 

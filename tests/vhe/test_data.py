@@ -3,17 +3,17 @@
 import shutil
 import zipfile
 
-import numpy as np
-import pytest
-import torch
-from PIL import Image
-
 from common.data.torchvision_import import datasets
 from common.errors import InputError
 from tests.helpers.data_config import data_config
 from tests.helpers.omniglot_files import N_PAGES, page, png, write_omniglot
 from vhe import data, demo
 from vhe.data import Characters, decode, hold_out, load, shrink
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
 
 
 def same(a, b):

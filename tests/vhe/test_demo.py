@@ -1,9 +1,9 @@
 """The demo's model, trained with its own settings."""
 
-import pytest
-
 from tests.helpers.demos import trained
 from vhe import analyse, train
+
+import pytest
 
 
 @pytest.mark.demos

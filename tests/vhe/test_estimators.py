@@ -2,14 +2,14 @@
 
 import math
 
-import pytest
-import torch
-from torch.distributions import MultivariateNormal
-
 from common.errors import InputError
 from tests.helpers.homoencoders import OF_X, A, Pc, Px, Qa, Qc, Qz, exact_log_p, model_of, posterior, sets_of
 from vhe import VHE
 from vhe.framework.estimators import ROWS_AT_ONCE, log_conditional, log_conditionals, log_joint
+
+import pytest
+import torch
+from torch.distributions import MultivariateNormal
 
 
 @pytest.fixture(autouse=True)

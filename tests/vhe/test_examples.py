@@ -4,13 +4,13 @@ import math
 import re
 from pathlib import Path
 
+import vhe
+from vhe import VHE, example_czx, example_factorial, example_hierarchical
+
 import pytest
 import torch
 from torch import nn, optim
 from torch.distributions import Normal
-
-import vhe
-from vhe import VHE, example_czx, example_factorial, example_hierarchical
 
 
 def deficit(recovered):

@@ -3,14 +3,14 @@
 import itertools
 import math
 
+from common.errors import InputError
+from vhe import VHE, DataLoader, Factors, NormalPrior, Result
+from vhe.framework.estimators import log_conditional
+
 import pytest
 import torch
 from torch import nn
 from torch.distributions import Categorical, Normal
-
-from common.errors import InputError
-from vhe import VHE, DataLoader, Factors, NormalPrior, Result
-from vhe.framework.estimators import log_conditional
 
 SCALE, ENCODED = 0.7, 0.4  # of p(x|c) and of q(c|D)
 X = torch.tensor([0.3, -0.2, 0.9, 1.4, -1.0, -1.7, -0.4, 0.1, 2.0], dtype=torch.float64)

@@ -2,12 +2,12 @@
 
 from types import SimpleNamespace
 
+from vhe.model import LATENTS, build, he_initialised, upsampling
+
 import pytest
 import torch
 from torch import nn
 from torch.distributions import Bernoulli, Normal
-
-from vhe.model import LATENTS, build, he_initialised, upsampling
 
 SIZES = {"a": 32, "c": 8, "s": 16, "z": 16}
 

@@ -2,12 +2,12 @@
 
 from itertools import product
 
+from vhe.pixelcnn import GatedPixelCNN
+
 import pytest
 import torch
 from torch.autograd.functional import jacobian
 from torch.nn import functional as F
-
-from vhe.pixelcnn import GatedPixelCNN
 
 
 def network(context_channels=2, channels=16, n_layers=3, **kwargs):

@@ -4,11 +4,6 @@ import math
 from pathlib import Path
 from types import SimpleNamespace
 
-import pytest
-import torch
-from PIL import Image
-from torch import nn
-
 from common import checkpoints
 from common.errors import InputError
 from common.io import save_tensors
@@ -18,6 +13,11 @@ from tests.helpers.scripts import call
 from vhe import VHE, analyse, loglike, sample, train, trained_model
 from vhe.data import load
 from vhe.model import Images, IndependentPixels, build
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
 
 
 def accuracies(images, tau, **options):

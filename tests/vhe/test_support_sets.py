@@ -3,13 +3,13 @@
 from collections import Counter
 from itertools import permutations
 
-import numpy as np
-import pytest
-import torch
-
 from common.errors import InputError
 from vhe import DataLoader, SupportSets, Transform
 from vhe.objectives import OBJECTIVES, HomoencoderObjective
+
+import numpy as np
+import pytest
+import torch
 
 N = 12
 LABELS = ["b"] * 4 + ["a"] * 3 + ["c"] * 5

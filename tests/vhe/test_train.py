@@ -1,9 +1,5 @@
 """Training a homoencoder of characters, and what its options refuse."""
 
-import pytest
-import torch
-from torch.nn.functional import affine_grid, grid_sample
-
 from common.checkpoints import load_model, start_from
 from training.options import as_json
 from vhe import sample, train
@@ -11,6 +7,10 @@ from vhe.character_sets import STYLES, in_style, support_sets
 from vhe.data import Characters
 from vhe.framework.estimators import log_conditional
 from vhe.model import Images, IndependentPixels, build
+
+import pytest
+import torch
+from torch.nn.functional import affine_grid, grid_sample
 
 SMALL = {"demo": True, "n_latents": 8, "annealing_epochs": 1}
 

@@ -2,11 +2,6 @@
 
 import json
 
-import numpy as np
-import pytest
-import torch
-from PIL import Image
-
 import vision.analyse
 import vision.data
 import vision.loglike
@@ -22,6 +17,11 @@ from tests.helpers.data_config import data_config
 from tests.helpers.demo_runs import TINY
 from tests.helpers.mixtures import assert_samples_a_mixture
 from tests.helpers.scripts import call
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
 
 
 @pytest.mark.parametrize("view", ["image", "gray", "edge", "mask", "obscured", "watermark"])

@@ -3,14 +3,14 @@
 import sys
 from types import SimpleNamespace
 
+from tests.helpers.scripts import run_script
+from vision import masks, setup
+from vision.transforms import obscure, picture, watermark
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-
-from tests.helpers.scripts import run_script
-from vision import masks, setup
-from vision.transforms import obscure, picture, watermark
 
 
 def run(*args):

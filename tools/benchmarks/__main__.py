@@ -28,15 +28,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
-import torch
-import tyro
-from tqdm import tqdm
-
 from common.errors import require_positive
 from common.execution import devices
 from tools.benchmarks.experiments import EXPERIMENTS, loaded_turn, n_steps, our_turn, package_turn, plain_turn
 from tools.benchmarks.race import machine, operations, peak, race, ratio, timed
 from training import run_from_command_line
+
+import torch
+import tyro
+from tqdm import tqdm
 
 ROOT = Path(__file__).parents[2]
 MIXED = "cub, images"  # experts of two families, which the package lacks

@@ -9,9 +9,6 @@ from importlib import import_module
 from types import SimpleNamespace
 from typing import NamedTuple
 
-import torch
-from torch import Tensor, nn
-
 import celeba.loglike
 import celeba19.data
 import cub.model
@@ -34,6 +31,9 @@ from tools.benchmarks.race import Turn
 from training.loop import Meter
 from training.steps import Step
 from vision.data import DERIVED
+
+import torch
+from torch import Tensor, nn
 
 CPU = torch.device("cpu")
 BETA = 0.5  # in MVAE's steps, as in the middle of annealing

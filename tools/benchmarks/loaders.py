@@ -4,15 +4,15 @@ from collections.abc import Callable, Iterator
 from io import BytesIO
 from typing import NamedTuple
 
+from common.data import Batch, Examples
+from common.data.torchvision_import import transforms
+from vision.transforms import picture
+
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-
-from common.data import Batch, Examples
-from common.data.torchvision_import import transforms
-from vision.transforms import picture
 
 SIDE = 64  # height and width of a photograph in a batch, pixels
 CUT = [transforms.Resize(SIDE), transforms.CenterCrop(SIDE)]

@@ -15,17 +15,13 @@ uniformly; its DReG is our "stop-all" gradient, from one surrogate; it adds 1e-6
 
 from collections.abc import Callable
 
+import common.data.torchvision_import  # noqa: F401 (else the package's import of torchvision fails)
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, one_hot, softplus
 
-import common.data.torchvision_import  # noqa: F401 (else the package's import of torchvision fails)
-
 # isort: split
-from multivae.data.datasets import MultimodalBaseDataset
-from multivae.models import MMVAE, MVAE, MMVAEConfig, MVAEConfig
-from multivae.models.base import BaseDecoder, BaseEncoder, ModelOutput
-
 from common.data import Batch
 from common.likelihoods import BernoulliLikelihood, BinaryLikelihood, CategoricalLikelihood, LocationScaleLikelihood
 from common.models import MultimodalVAE
@@ -34,6 +30,10 @@ from common.variational_posteriors import MIN_SCALE, LaplacePosterior, SoftplusP
 from cub.caption_likelihood import CaptionLikelihood
 from cub.captions import PADDING
 from tools.benchmarks.plain import separate
+
+from multivae.data.datasets import MultimodalBaseDataset
+from multivae.models import MMVAE, MVAE, MMVAEConfig, MVAEConfig
+from multivae.models.base import BaseDecoder, BaseEncoder, ModelOutput
 
 LIKELIHOODS = {
     BernoulliLikelihood: "bernoulli",

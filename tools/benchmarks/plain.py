@@ -2,10 +2,6 @@
 
 from copy import deepcopy
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-
 from common.encoders_decoders import SplitLinearLayer, StackedDecoder
 from common.models import MultimodalVAE
 from common.subsets import random_subsets
@@ -14,6 +10,10 @@ from mnist.model import EachClass
 from multimnist.data import LENGTH, SOS
 from multimnist.model import TextDecoder, TextEncoder
 from reference.mvae import MVAE, elbo
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 def as_written(model: MultimodalVAE) -> MultimodalVAE:

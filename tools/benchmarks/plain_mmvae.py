@@ -2,17 +2,17 @@
 
 import math
 
-import torch
-from torch import Tensor
-from torch.distributions import Distribution, Laplace, Normal
-from torch.nn.functional import cross_entropy, softplus
-
 from common.data import Examples
 from common.models import MultimodalVAE
 from cub.captions import PADDING
 from reference import mmvae
 from reference.mmvae import MMVAE, dreg_looser, laplace, log_weights
 from tools.benchmarks.plain import as_written
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Laplace, Normal
+from torch.nn.functional import cross_entropy, softplus
 
 AT_ONCE = 10  # pairs whose likelihoods are estimated together
 FAMILIES = {"image": Laplace, "feature": Normal, "caption": Normal}

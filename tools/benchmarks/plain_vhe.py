@@ -6,10 +6,10 @@ import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from vhe import VHE, Batch
+
 import torch
 from torch import Tensor
-
-from vhe import VHE, Batch
 
 
 class Loader:

@@ -10,10 +10,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
+from common.errors import require
+
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-
-from common.errors import require
 
 Turn = Callable[[], object]
 

@@ -15,8 +15,6 @@ from functools import partial
 from types import SimpleNamespace
 from typing import NamedTuple
 
-import torch
-
 import vhe.model
 from common.errors import require_positive
 from common.execution import devices
@@ -25,6 +23,8 @@ from tools.benchmarks.race import Turn, machine, race, ratio
 from training import run_from_command_line
 from vhe import VHE, Batch, DataLoader
 from vhe.example_czx import Px, Qc, Qz
+
+import torch
 
 BATCH_SIZE, CLASS_SIZE = 100, 20
 K_SHOT = {"c": 5, "z": 1}

@@ -2,10 +2,10 @@
 
 from importlib import import_module
 
-from torch import Tensor
-
 from cub.captions import Vocabulary
 from cub.demo import CAPTIONS, demo
+
+from torch import Tensor
 
 N = 5
 

@@ -4,13 +4,13 @@ import html
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.distributions import Distribution
-
 from common.execution.random_states import fixed_noise
 from common.models import MultimodalVAE
 from tools.exploration.views import Picture, View
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
 
 N_SLIDERS = 8
 

@@ -6,12 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+from common.errors import InputError
+from tools.exploration.explorer import Explorer
+
 import gradio as gr
 from msgspec import Meta, defstruct
 from torch import Tensor
-
-from common.errors import InputError
-from tools.exploration.explorer import Explorer
 
 STYLE = Path(__file__).with_name("page.css").read_text()
 N_IN_VIEW = 4  # sliders that are not folded away

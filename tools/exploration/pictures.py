@@ -8,12 +8,12 @@ from io import BytesIO
 from pathlib import Path
 from threading import Lock
 
+from common.data.image_caches import MAX_PIXELS, open_picture
+from common.errors import InputError, require
+
 import gradio as gr
 import numpy as np
 from PIL import Image, ImageOps
-
-from common.data.image_caches import MAX_PIXELS, open_picture
-from common.errors import InputError, require
 
 SIDE = 280  # width and height of the canvas, pixels
 MAX_BYTES = 16 * 2**20  # of an upload, and of a request

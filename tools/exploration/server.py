@@ -11,6 +11,11 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from functools import partial
 
+from common.errors import InputError, require
+from common.io import MIB, decode
+from tools.exploration.page import STYLE
+from tools.exploration.pictures import MAX_BYTES
+
 import gradio as gr
 import gradio.routes
 import uvicorn
@@ -20,11 +25,6 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-
-from common.errors import InputError, require
-from common.io import MIB, decode
-from tools.exploration.page import STYLE
-from tools.exploration.pictures import MAX_BYTES
 
 ADDRESS = "127.0.0.1"
 MAX_VALUES = 10_000  # in a request

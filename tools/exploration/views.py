@@ -6,13 +6,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-import gradio as gr
-import numpy as np
-import torch
-from PIL import Image, ImageOps
-from torch import Tensor
-from torch.distributions import Distribution
-
 from celeba.attributes import ATTRIBUTES
 from fashionmnist.data import CLASSES as GARMENTS
 from mnist.data import CLASSES as DIGITS
@@ -24,6 +17,13 @@ from translation.data import CODES
 from translation.data import names as names_of_numbers
 from translation.data import parse as parse_number
 from vision.model import CHANNELS
+
+import gradio as gr
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.distributions import Distribution
 
 SHOWN = 224  # width and height of a decoded picture at least, pixels
 NONE = "not given"

@@ -4,12 +4,12 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 
+from reports.tables import spread
+from tools.reproduction.results import Numbers, Result, letters
+
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-
-from reports.tables import spread
-from tools.reproduction.results import Numbers, Result, letters
 
 INK = "#010203"  # stands for the page's own colour
 COLOURS = (

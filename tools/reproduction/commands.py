@@ -9,10 +9,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import lock_descriptor
-
 from common.io import check_writable
 from tools.reproduction.records import Plan, Setting
+
+from filelock import lock_descriptor
 
 ROOT = Path(__file__).parents[2]
 LOG = "log.txt"

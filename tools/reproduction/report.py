@@ -4,14 +4,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from common.io import write_atomically
 from tools.reproduction import charts, tables
 from tools.reproduction.commands import slug
 from tools.reproduction.plans import TABLES
 from tools.reproduction.records import Table
 from tools.reproduction.results import Result
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 
 class Section(NamedTuple):

@@ -5,10 +5,10 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Annotated, Any
 
-from msgspec import Meta, Struct
-
 from common.io import read_json, read_json_lines
 from training.options import NOT_OF_THE_RUN
+
+from msgspec import Meta, Struct
 
 Numbers = dict[str, float | None]  # None where a figure is undefined
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from common.errors import InputError
+
 import torch
 from submitit import AutoExecutor, Job
 from submitit.core.utils import FailedJobError, UncompletedJobError
-
-from common.errors import InputError
 
 Work = TypeVar("Work", bound=Callable[[], str | None])
 MAX_MINUTES = 60 * 24 * 30

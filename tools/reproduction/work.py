@@ -18,9 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from submitit.helpers import DelayedSubmission
-
 from common.checkpoints import BEST, LAST, load
 from common.errors import InputError
 from common.io import as_type, read_json, write_atomically
@@ -38,6 +35,9 @@ from tools.reproduction.commands import (
 from tools.reproduction.records import Setting
 from tools.reproduction.results import DELETE, Result, read_epochs, read_training
 from training.provenance import processor, provenance
+
+import torch
+from submitit.helpers import DelayedSubmission
 
 # what scripts keep beside a dataset; scripts write no links, so a table has its own
 CACHES = {".json", ".lock", ".npy", ".npz", ".part", ".pt", ".tmp"}

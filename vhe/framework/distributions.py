@@ -4,11 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor, nn
-
 from common.errors import require
 from vhe.framework.factors import Factor
+
+import torch
+from torch import Tensor, nn
 
 
 class Result(NamedTuple):

@@ -7,13 +7,13 @@ grows (Burda et al. 2016, arXiv 1509.00519). Group sizes and KL factors never en
 import math
 from collections.abc import Callable, Iterable, Mapping
 
-import torch
-from torch import Tensor
-
 from common.errors import require
 from common.estimators import Estimate, ImportanceWeights
 from vhe.framework.distributions import Result
 from vhe.framework.homoencoder import VHE
+
+import torch
+from torch import Tensor
 
 ROWS_AT_ONCE = {"cpu": 100, "cuda": 4000}  # pairs of an example and a sample in a batch: the fastest sizes
 

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import NamedTuple
 
-from torch import nn
-
 from common.errors import InputError, require
+
+from torch import nn
 
 Modules = nn.Module | Iterable[nn.Module] | Mapping[str, nn.Module]
 

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-import torch
-from torch import Tensor, nn
-
 from common.data.records import Record
 from common.errors import require
 from common.objectives import Bound
 from vhe.framework.distributions import NormalPrior, Result, evaluate
 from vhe.framework.factors import Factors, Modules, descendants, topological_order
+
+import torch
+from torch import Tensor, nn
 
 
 class VHE(nn.Module):

@@ -7,11 +7,11 @@ from math import prod
 from numbers import Number
 from typing import Any, NamedTuple
 
+from common.errors import require
+
 import numpy as np
 import torch
 from torch import Tensor
-
-from common.errors import require
 
 Examples = Tensor | Sequence[Any]  # (N, ...), or N objects of any kind
 DRAWN_AT_ONCE = 10_000  # examples whose support sets a loader draws together: a single batch takes nearly as long

@@ -1,10 +1,10 @@
-import numpy as np
-import pytest
-import torch
-
 from common.data import Examples, observe, unpair
 from common.data.batches import columns_of
 from common.errors import InputError
+
+import numpy as np
+import pytest
+import torch
 
 
 def test_batches_cover_the_examples_in_order_and_scale_images():

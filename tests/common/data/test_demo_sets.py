@@ -3,12 +3,6 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
-import pytest
-import torch
-from sklearn.linear_model import Ridge
-from torch.nn.functional import avg_pool2d
-
 import celeba.data
 import fashionmnist.data
 import multimnist.data
@@ -19,6 +13,12 @@ from cub.demo import demo as draw_birds
 from multimnist.options import PAPER
 from polymnist.options import DatasetOptions
 from tests.helpers.data_config import data_config
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import Ridge
+from torch.nn.functional import avg_pool2d
 
 
 class DemoSet(NamedTuple):

@@ -2,11 +2,11 @@ import hashlib
 import resource
 import signal
 
-import pytest
-
 from common.data import files
 from common.data.files import download, find
 from common.errors import InputError
+
+import pytest
 
 CONTENT = bytes(range(256)) * 1000
 MD5 = hashlib.md5(CONTENT).hexdigest()

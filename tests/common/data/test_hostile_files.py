@@ -12,9 +12,6 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import pytest
-
 import celeba.data
 import vhe.data
 from common.data import arrays, image_caches, mapped_rows
@@ -25,6 +22,9 @@ from mnist_svhn.data import FILES, read_svhn
 from tests.helpers.celeba_files import write_celeba
 from tests.helpers.data_config import data_config
 from tests.helpers.small_files import ABOUT, EXPECTED, npy, npz, png
+
+import numpy as np
+import pytest
 
 BLOCK, BLOCKS = 2**26, 48  # 3 GiB
 PAGES, IMAGE = "images_evaluation.zip", "x.img"

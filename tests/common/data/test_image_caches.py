@@ -3,13 +3,13 @@
 import io
 import os
 
-import numpy as np
-import pytest
-from PIL import Image
-
 from common.data.image_caches import Kind, in_mode, load, open_picture
 from common.errors import InputError
 from tests.helpers.small_files import PHOTOGRAPH, picture, png
+
+import numpy as np
+import pytest
+from PIL import Image
 
 
 @pytest.mark.parametrize(("width", "height"), [(8001, 8000), (13_000, 13_000)])

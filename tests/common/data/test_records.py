@@ -2,11 +2,11 @@
 
 import copy
 
+from common.data.records import Record
+
 import pytest
 import torch
 from torch.utils.data import default_collate
-
-from common.data.records import Record
 
 
 def test_items_are_attributes():

@@ -1,9 +1,9 @@
-import pytest
-import torch
-
 from common.data import Examples, draw_paired, hold_out, unpair
 from common.data.splits import only_complete
 from common.errors import InputError
+
+import pytest
+import torch
 
 
 def test_the_last_examples_are_held_out():

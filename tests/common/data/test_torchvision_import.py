@@ -3,10 +3,10 @@
 import subprocess
 import sys
 
+from tests.helpers.scripts import ROOT
+
 import numpy as np
 import pytest
-
-from tests.helpers.scripts import ROOT
 
 STAND_IN = """
 import torch

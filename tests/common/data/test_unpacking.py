@@ -5,10 +5,10 @@ import shutil
 import zipfile
 from concurrent.futures import ProcessPoolExecutor
 
-import pytest
-
 from common.data.files import unpack
 from common.errors import InputError
+
+import pytest
 
 TEXT = b"a bird " * 100
 

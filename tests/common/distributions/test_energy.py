@@ -2,11 +2,6 @@
 
 import math
 
-import pytest
-import torch
-from torch import nn
-from torch.distributions import Normal
-
 from common.distributions import LocScaleEbm
 from common.errors import InputError
 from common.estimators import importance_estimates, joint_and_each, log_marginal
@@ -18,6 +13,11 @@ from common.priors import StandardGaussianPrior
 from common.variational_posteriors import LocScaleEbmPosterior
 from common.variational_strategies import LocScaleEbmStrategy
 from tests.helpers.linear_gaussian import D, draw, exact_log_p, linear_gaussian
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Normal
 
 
 class Quadratic(nn.Module):

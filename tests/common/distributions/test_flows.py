@@ -2,12 +2,6 @@
 
 import math
 
-import pytest
-import torch
-from torch import nn
-from torch.distributions import Normal
-from zuko.flows import MAF
-
 from common.distributions import JointFlows
 from common.distributions.flows import Flows, masked_autoregressive_flow
 from common.distributions.hamiltonian import hamiltonian_chain
@@ -18,6 +12,12 @@ from common.variational_posteriors import JointFlowsPosterior
 from common.variational_strategies import JointFlowsStrategy
 from tests.helpers.fusions import mask_of, with_fusion
 from tests.helpers.linear_gaussian import draw, exact_log_p
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Normal
+from zuko.flows import MAF
 
 KEYS = ("a", "b", "c", "a,b,c")
 PATTERNS = [(), ("a",), ("c",), ("a", "c"), ("b", "c"), ("a", "b", "c")]

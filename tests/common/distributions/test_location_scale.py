@@ -1,10 +1,10 @@
-import pytest
-import torch
-from torch.distributions import kl_divergence
-
 from common.distributions import DiagonalGaussian
 from common.distributions.location_scale import LaplaceOrNormal, StudentT
 from common.priors import StandardGaussianPrior
+
+import pytest
+import torch
+from torch.distributions import kl_divergence
 
 
 def test_kl_and_its_gradient_are_exact_where_float32_variances_are_not():

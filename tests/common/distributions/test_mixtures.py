@@ -1,10 +1,10 @@
 """Mixtures whose samples have gradients."""
 
-import pytest
-import torch
-
 from common.distributions import DiagonalGaussian, LocScaleEbm, Mixture
 from common.errors import InputError
+
+import pytest
+import torch
 
 
 def gaussians(loc):

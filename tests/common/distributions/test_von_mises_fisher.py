@@ -3,6 +3,10 @@
 import math
 from itertools import pairwise
 
+from common.distributions import HypersphericalUniform, VonMisesFisher
+from common.distributions.von_mises_fisher import _implicit_slope, log_area, log_scaled_h
+from common.errors import InputError
+
 import numpy as np
 import pytest
 import torch
@@ -10,10 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
 from torch.distributions import kl_divergence
-
-from common.distributions import HypersphericalUniform, VonMisesFisher
-from common.distributions.von_mises_fisher import _implicit_slope, log_area, log_scaled_h
-from common.errors import InputError
 
 DIMS = st.sampled_from((2, 3, 5, 17, 64, 512))
 KAPPAS = st.floats(-4, 5).map(lambda x: 10**x)

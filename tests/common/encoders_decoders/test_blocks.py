@@ -1,7 +1,3 @@
-import pytest
-import torch
-from torch import nn
-
 from common.encoders_decoders import (
     ConcatLayer,
     ModalityEmbedding,
@@ -11,6 +7,10 @@ from common.encoders_decoders import (
     is_repeatable,
     outputs,
 )
+
+import pytest
+import torch
+from torch import nn
 
 
 @pytest.mark.parametrize("embed_dim", [None, 2])

@@ -1,11 +1,11 @@
 from copy import deepcopy
 
+from common import convolutions
+from common.convolutions import ConvTranspose2d, FromPixel
+
 import pytest
 import torch
 from torch import nn
-
-from common import convolutions
-from common.convolutions import ConvTranspose2d, FromPixel
 
 SHAPES = {
     "as DCGAN's": (4, 2, 1),

@@ -2,10 +2,6 @@
 
 import copy
 
-import pytest
-import torch
-from torch import nn
-
 from common.data import Batch
 from common.encoders_decoders import SplitLinearLayer, StackedDecoder, StackedLinear
 from common.execution.rows import Rows
@@ -13,6 +9,10 @@ from common.execution.score import score
 from common.likelihoods import BinaryLikelihood, GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import VAE
 from common.objectives import ArElbo, DregIwaeElbo, IwaeElbo, MmvaeElbo, MvaeElbo
+
+import pytest
+import torch
+from torch import nn
 
 D, H, N = 3, 5, 4
 LIKE = ("p", "q", "r", "s")

@@ -3,11 +3,11 @@
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
-import pytest
-import torch
-
 from common.errors import InputError
 from common.execution.cuda_graphs import WARM_UP, CapturedStep
+
+import pytest
+import torch
 
 
 @contextmanager

@@ -3,12 +3,12 @@ import os
 import subprocess
 import sys
 
-import pytest
-import torch
-
 from common.execution import devices
 from tests.helpers.scripts import ROOT
 from tools.benchmarks.experiments import EXPERIMENTS
+
+import pytest
+import torch
 
 
 @pytest.fixture(autouse=True)

@@ -2,12 +2,6 @@
 
 from types import SimpleNamespace
 
-import pytest
-import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from torch import nn
-
 from common.data import Batch
 from common.encoders_decoders import SharedNetwork, SplitLinearLayer, StackedDecoder, StackedLinear
 from common.execution import weighted
@@ -29,6 +23,12 @@ from tests.golden.test_objectives import (
     variants,
 )
 from tests.helpers.plain_score import score_plainly
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
 
 N, B, D, WIDTH = 3, 7, 2, 4
 

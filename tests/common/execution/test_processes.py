@@ -7,10 +7,6 @@ import subprocess
 import sys
 import time
 
-import psutil
-import pytest
-import torch
-
 from common.checkpoints import BEST, LAST, load
 from common.errors import InputError
 from common.execution import processes
@@ -19,6 +15,10 @@ from mnist import train as mnist_train
 from tests.helpers import distributed_jobs
 from tests.helpers.distributed_trainings import EPOCHS, MNIST, TRAININGS
 from tests.helpers.scripts import ROOT, call
+
+import psutil
+import pytest
+import torch
 
 
 def started_by_torchrun(*args, n=2):

@@ -1,10 +1,10 @@
 """The random states that a run goes on from, and draws beside them."""
 
-import pytest
-import torch
-
 from common.errors import InputError
 from common.execution import random_states
+
+import pytest
+import torch
 
 CPU = torch.device("cpu")
 

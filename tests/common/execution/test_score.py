@@ -1,10 +1,10 @@
 """How many samples are decoded at a time, for decoders of a known size."""
 
-import torch
-from torch import nn
-
 from common.execution.score import BYTES, DECODED_AT_ONCE, samples_at_once
 from tests.helpers.linear_gaussian import linear_gaussian
+
+import torch
+from torch import nn
 
 
 def test_few_samples_are_decoded_at_once_where_what_is_decoded_is_large(monkeypatch):

@@ -4,10 +4,6 @@ import math
 import re
 from types import SimpleNamespace
 
-import pytest
-import torch
-from torch import nn
-
 from common.data import Batch
 from common.encoders_decoders import SharedNetwork, SplitLinearLayer
 from common.errors import InputError
@@ -21,6 +17,10 @@ from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS
 from mnist.model import build
 from tests.helpers.fusions import STANDARD_PRIOR
+
+import pytest
+import torch
+from torch import nn
 
 D = 4
 

@@ -3,10 +3,6 @@
 from functools import partial
 from inspect import signature
 
-import pytest
-import torch
-from torch import nn
-
 from common.data import Batch
 from common.errors import InputError
 from common.models import VAE
@@ -32,6 +28,10 @@ from common.objectives import (
 from tests.helpers.fusions import with_fusion
 from tests.helpers.linear_gaussian import D, draw, linear_gaussian
 from tests.helpers.private_latents import private_linear_gaussian
+
+import pytest
+import torch
+from torch import nn
 
 
 def of_fusion(fusion="poe", n=3, **options):

@@ -2,15 +2,15 @@
 
 import copy
 
-import pytest
-import torch
-from torch import nn
-
 from common.data import Batch
 from common.objectives import MmvaeElbo, MvaeElbo
 from tests.helpers.fusions import with_fusion
 from tests.helpers.linear_gaussian import draw
 from tests.helpers.objectives import hooked
+
+import pytest
+import torch
+from torch import nn
 
 
 def batch_norm_model(fusion):

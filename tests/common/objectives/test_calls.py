@@ -2,13 +2,13 @@
 
 from functools import partial
 
-import pytest
-
 from common.data import Batch
 from common.objectives import DmvaeElbo, MmvaeElbo, MvaeElbo
 from tests.helpers.fusions import mask_of, with_fusion
 from tests.helpers.linear_gaussian import draw
 from tests.helpers.objectives import hooked
+
+import pytest
 
 MIXED = [("a", "b"), ("a",), ("a",)]
 

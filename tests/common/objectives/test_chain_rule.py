@@ -1,12 +1,12 @@
 """Where the chain of the AR-ELBO starts. (Values: test_closed_forms.py.)"""
 
-import torch
-from torch import nn
-from torch.distributions import kl_divergence
-
 from common.models import VAE
 from common.objectives import ArElbo
 from tests.helpers.linear_gaussian import D, draw, linear_gaussian
+
+import torch
+from torch import nn
+from torch.distributions import kl_divergence
 
 
 def test_the_chain_starts_from_a_learned_prior_at_the_first_modality_that_an_example_has():

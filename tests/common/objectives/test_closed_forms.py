@@ -2,11 +2,6 @@
 
 from types import SimpleNamespace
 
-import pytest
-import torch
-from hypothesis import given
-from hypothesis import strategies as st
-
 from common.data import Batch
 from common.models.fusions import FUSIONS
 from common.models.objectives import OBJECTIVES, make_objective
@@ -19,6 +14,11 @@ from tests.helpers.fusions import mask_of, subsets_of, with_fusion
 from tests.helpers.linear_gaussian import D, draw, exact_log_p
 from tests.helpers.objectives import gradients_agree
 from tests.helpers.private_latents import private_linear_gaussian
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 COMPLETE = ("jmvae", "student", "telbo", "jnf")  # objectives that take no incomplete examples
 WITHOUT = (

@@ -2,10 +2,6 @@
 
 import math
 
-import pytest
-import torch
-from torch import nn
-
 from common.data import Batch
 from common.errors import InputError
 from common.estimators import importance_estimates
@@ -23,6 +19,10 @@ from common.objectives import (
 from tests.helpers.digits import mnist_inputs, model_of
 from tests.helpers.fusions import Exact
 from tests.helpers.linear_gaussian import D, Gaussian, draw, exact_log_p, linear_gaussian
+
+import pytest
+import torch
+from torch import nn
 
 
 class Given(nn.Module):

@@ -1,13 +1,13 @@
 """How DMVAE and TELBO compute, and what TELBO trains. (Values: test_closed_forms.py.)"""
 
-import torch
-from torch import nn
-
 from common.data import Examples
 from common.data.splits import unpair
 from common.objectives import DmvaeElbo, MvaeElbo, TelboElbo
 from tests.helpers.fusions import with_fusion
 from tests.helpers.linear_gaussian import D, draw
+
+import torch
+from torch import nn
 
 
 def test_pairs_among_unpaired_examples_keep_all_their_terms():

@@ -2,14 +2,14 @@
 
 from types import SimpleNamespace
 
-import pytest
-import torch
-
 from common.data import Batch
 from common.objectives import MmvaeElbo, MvaeElbo
 from mnist.model import build
 from tests.helpers.digits import mnist_inputs
 from tests.helpers.linear_gaussian import draw, linear_gaussian
+
+import pytest
+import torch
 
 
 def test_names_of_random_subsets():

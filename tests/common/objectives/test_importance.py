@@ -2,11 +2,6 @@
 
 import math
 
-import pytest
-import torch
-from torch import nn
-from torch.distributions import Laplace
-
 from common.execution import weighted
 from common.execution.score import DECODED_AT_ONCE
 from common.models import VAE
@@ -25,6 +20,11 @@ from tests.helpers.fusions import with_fusion
 from tests.helpers.gradients import gradients, z_scores
 from tests.helpers.linear_gaussian import D, draw, exact_log_p, linear_gaussian
 from tests.helpers.private_latents import private_linear_gaussian
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Laplace
 
 GRADIENTS = ("exact", "stop-all", "published")
 

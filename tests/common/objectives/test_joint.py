@@ -1,14 +1,14 @@
 """What JMVAE, its students and JNF train, and what they, MVTCAE and CRMVAE bound. (Values: test_closed_forms.py.)"""
 
-import pytest
-import torch
-from torch.distributions import Normal
-
 from common.objectives import CrmvaeElbo, JmvaeElbo, JnfElbo
 from tests.helpers.digits import mnist_inputs, model_of
 from tests.helpers.fusions import with_fusion
 from tests.helpers.linear_gaussian import draw
 from tests.helpers.objectives import kl_to_prior
+
+import pytest
+import torch
+from torch.distributions import Normal
 
 
 def test_what_jmvae_and_its_students_train():

@@ -4,10 +4,6 @@ import math
 from functools import partial
 from types import SimpleNamespace
 
-import pytest
-import torch
-from torch.distributions import Categorical, Independent, Normal, kl_divergence
-
 from common.data import Batch, Examples
 from common.data.splits import unpair
 from common.errors import InputError
@@ -19,6 +15,10 @@ from tests.golden.test_objectives import inputs_of, model_of
 from tests.helpers.fusions import with_fusion
 from tests.helpers.linear_gaussian import draw
 from training.steps import Step
+
+import pytest
+import torch
+from torch.distributions import Categorical, Independent, Normal, kl_divergence
 
 OPTIONS = SimpleNamespace(K=1, looser=True, dreg=None, approx_m=0, alpha=0.2)
 

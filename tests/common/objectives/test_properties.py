@@ -3,11 +3,6 @@
 from collections import Counter
 from types import SimpleNamespace
 
-import pytest
-import torch
-from hypothesis import given
-from hypothesis import strategies as st
-
 from common.data import Batch
 from common.models.families import FAMILIES
 from common.models.fusions import FUSIONS
@@ -15,6 +10,11 @@ from common.models.objectives import OBJECTIVES, make_objective
 from common.objectives import EnergyIwaeElbo
 from tests.golden.test_objectives import ALL_SHARED, COMPLETE, N_FEATURES, WITH_PRIVATE, exists, model_of, variants
 from tests.helpers.fusions import mask_of, subsets_of
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 LAMBDAS, ALPHA = {"a": 2.0, "b": 0.5, "c": 0.7}, 0.3
 OPTIONS = {"K": 3, "looser": False, "dreg": None, "approx_m": 0, "alpha": ALPHA}

@@ -3,8 +3,6 @@
 from itertools import product
 from types import SimpleNamespace
 
-import pytest
-
 from common.errors import InputError, option
 from common.models.choices import MODELS
 from common.models.families import FAMILIES
@@ -21,6 +19,8 @@ from common.objectives import EnergyIwaeElbo, IwaeElbo, MmvaeElbo
 from common.progress import print_once
 from tests.golden.test_objectives import exists, model_of
 from training.model_options import ObjectiveOptions
+
+import pytest
 
 OPTIONS = {"K": 3, "looser": False, "dreg": None, "approx_m": 0, "alpha": 0.1}
 VALUES = {"K": 5, "looser": True, "dreg": "stop-all", "approx_m": 2, "alpha": 0.5}  # that ask for something

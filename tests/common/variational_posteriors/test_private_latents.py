@@ -1,9 +1,5 @@
 """Private latents (DMVAE, Lee & Pavlovic 2021, arXiv 2012.13024), on a model whose every quantity is known."""
 
-import pytest
-import torch
-from torch import nn
-
 from common.encoders_decoders import SharedNetwork, SplitLinearLayer
 from common.errors import InputError
 from common.likelihoods import GroupedLikelihood
@@ -13,6 +9,10 @@ from common.variational_strategies import SetStrategy
 from tests.helpers.fusions import mask_of, row
 from tests.helpers.linear_gaussian import Decoder, Gaussian, draw, exact_posterior
 from tests.helpers.private_latents import LATENT_DIM, N_SHARED, PLACES, PRIVATE, SUBSETS, private_linear_gaussian
+
+import pytest
+import torch
+from torch import nn
 
 NAMES = ("a", "b", "c")
 PATTERNS = [("a", "b", "c"), ("b",), ("a", "c"), ("c",), ("a",), ("a", "b")]

@@ -2,11 +2,6 @@
 
 import math
 
-import pytest
-import torch
-from torch import nn
-from torch.distributions import Laplace, Normal
-
 from common.data import Batch
 from common.errors import InputError
 from common.estimators import log_marginal
@@ -19,6 +14,11 @@ from tests.helpers.gradients import gradients, z_scores
 from tests.helpers.linear_gaussian import draw, exact_log_p, standard_error
 from tests.helpers.objectives import gradients_agree, repeated
 from tests.helpers.private_latents import LATENT_DIM, N_SHARED, PLACES, PRIVATE, private_linear_gaussian
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Laplace, Normal
 
 NAMES = ("a", "b", "c")
 FAMILIES = {"gaussian": Normal, "laplace": Laplace}

@@ -2,11 +2,6 @@
 
 import math
 
-import pytest
-import torch
-from torch import nn
-from torch.distributions import kl_divergence
-
 from common.data import Examples
 from common.distributions import HypersphericalUniform, Spheres, VonMisesFisher
 from common.errors import InputError
@@ -22,6 +17,11 @@ from common.variational_posteriors import (
 )
 from common.variational_strategies import MoeStrategy, MopoeStrategy, VmfPoeStrategy
 from reports.metrics import divergences
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import kl_divergence
 
 ANGLES = torch.linspace(0, 2 * math.pi, 721, dtype=torch.float64)[:-1]
 CIRCLE = torch.stack([ANGLES.cos(), ANGLES.sin()], dim=-1)  # (N, 2)

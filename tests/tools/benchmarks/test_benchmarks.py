@@ -6,10 +6,6 @@ import time
 from functools import partial
 from importlib.util import find_spec
 
-import pytest
-import torch
-from torch.distributions import Laplace, Normal
-
 from common.encoders_decoders import SplitLinearLayer
 from common.execution import weighted
 from common.objectives import DregIwaeElbo, MvaeElbo
@@ -21,6 +17,10 @@ from tools.benchmarks import plain, plain_mmvae
 from tools.benchmarks.experiments import EXPERIMENTS, our_turn, plain_turn
 from tools.benchmarks.race import Times, operations, race, ratio, timed
 from training.steps import Step
+
+import pytest
+import torch
+from torch.distributions import Laplace, Normal
 
 
 @pytest.fixture

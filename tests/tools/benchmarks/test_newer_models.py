@@ -4,22 +4,22 @@ z is the mean of its distribution in both: their random draws differ. Deviations
 added to the scales of Laplace priors.
 """
 
+import common.data.torchvision_import  # noqa: F401 (before the package, whose import of torchvision fails otherwise)
+
 import pytest
 import torch
 from torch.distributions import Laplace, Normal
 
-import common.data.torchvision_import  # noqa: F401 (before the package, whose import of torchvision fails otherwise)
-
 pytest.importorskip("multivae")
-from multivae.data.datasets import IncompleteDataset, MultimodalBaseDataset
-from multivae.models.crmvae import crmvae_model
-from multivae.models.mvtcae import mvtcae_model
-
 from common.data import Batch
 from polymnist import train
 from polymnist.model import build
 from tests.helpers import newer_package
 from training import objective_of
+
+from multivae.data.datasets import IncompleteDataset, MultimodalBaseDataset
+from multivae.models.crmvae import crmvae_model
+from multivae.models.mvtcae import mvtcae_model
 
 N, BETA = 4, 0.7
 NAMES = ("m0", "m1", "m2")

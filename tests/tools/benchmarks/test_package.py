@@ -2,11 +2,6 @@
 
 from copy import deepcopy
 
-import pytest
-import torch
-from torch import nn
-from torch.distributions import Laplace, Normal, normal
-
 import common.data.torchvision_import  # noqa: F401 (before the package, whose import of torchvision fails otherwise)
 from common.objectives import DregIwaeElbo, MvaeElbo
 from common.subsets import random_subsets
@@ -14,6 +9,11 @@ from common.variational_posteriors import LaplacePosterior
 from tests.helpers.experts import draw_one_by_one
 from tools.benchmarks.experiments import EXPERIMENTS
 from tools.benchmarks.plain import separate
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Laplace, Normal, normal
 
 pytest.importorskip("multivae")
 from tools.benchmarks import package

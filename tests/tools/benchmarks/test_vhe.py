@@ -2,12 +2,12 @@
 
 import re
 
-import pytest
-import torch
-
 from tools.benchmarks import plain_vhe
 from tools.benchmarks import vhe as benchmark
 from tools.benchmarks.race import Times, timed
+
+import pytest
+import torch
 
 
 @pytest.mark.slow

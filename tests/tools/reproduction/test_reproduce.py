@@ -12,11 +12,6 @@ import time
 from dataclasses import replace
 from functools import partial
 
-import pytest
-import tyro
-from filelock import lock_descriptor
-from msgspec.structs import replace as replace_fields
-
 import reproduce
 from common.errors import InputError
 from tests.helpers.results import loglike, result
@@ -27,6 +22,11 @@ from tools.reproduction.plans import TABLES
 from tools.reproduction.records import Figure, Measure, Plan, Setting, Table
 from tools.reproduction.scheduler import Pool
 from tools.reproduction.work import RESULT
+
+import pytest
+import tyro
+from filelock import lock_descriptor
+from msgspec.structs import replace as replace_fields
 
 
 def test_a_table_has_the_papers_figures_beside_means_and_deviations_over_seeds():

@@ -6,16 +6,16 @@ import re
 from html.parser import HTMLParser
 from urllib.parse import unquote
 
-import msgspec
-import pytest
-from PIL import Image
-
 from common.errors import InputError
 from tests.helpers.results import contents, loglike
 from tools.reproduction import commands, report, tables, work
 from tools.reproduction.published import Published
 from tools.reproduction.records import Figure, Measure, Plan, Setting, Table
 from tools.reproduction.results import Result, read_epochs, read_training
+
+import msgspec
+import pytest
+from PIL import Image
 
 WHOLE = contents(loglike=loglike(-90.0))
 DAMAGED = {
