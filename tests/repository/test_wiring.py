@@ -13,11 +13,10 @@ import multimnist.train
 import polymnist.train
 from common import checkpoints
 from common.data import Examples
-from common.encoders_decoders import SharedNetwork, SplitLinearLayer
+from common.encoders_decoders import SplitLinearLayer
 from common.likelihoods import GroupedLikelihood, SphericalGaussianLikelihood
 from common.models import VAE
 from common.multimodal_vae import MultimodalVAE
-from common.objectives import MvtcaeElbo
 from common.priors import ClusteredPrior, LearnedPrior
 from common.variational_posteriors import DiagonalGaussianPosterior
 from mnist import analyse as analyse_mnist
@@ -244,15 +243,3 @@ def test_latent_accuracy_is_measured_on_test_examples(of_digits, tmp_path, monke
     train, test = (MNIST.load(split, config)[:].modalities["text"][:, None] for split in SPLITS)
     assert len(measured) == 2 and not train.equal(test)
     assert all(x.equal(train) and y.equal(test) for x, y in measured)
-
-
-def test_a_large_set_counts_once_in_mvtcae():
-    n, heads = 12, SplitLinearLayer(4, (2, 2))
-    encoder = {"x": SharedNetwork(n, nn.Linear(1, 4), heads), "y": SplitLinearLayer(3, (2, 2))}
-    decoder = {"x": SharedNetwork(n, nn.Linear(2, 4), nn.Linear(4, 1)), "y": nn.Linear(2, 3)}
-    likelihood = GroupedLikelihood(x=SphericalGaussianLikelihood(1.0), y=SphericalGaussianLikelihood(1.0))
-    objective = MvtcaeElbo(VAE("product", encoder, decoder, likelihood, 2), alpha=0.5)
-    value, terms = objective.bound({"x": torch.rand(3, n, 1), "y": torch.rand(3, 3)})
-    m, distances = 2, terms["x/kl from joint"] + terms["y/kl from joint"]
-    expected = (m - 0.5) / m * (terms["joint/x"] + terms["joint/y"]) - 0.5 * terms["joint/kl"] - 0.5 / m * distances
-    torch.testing.assert_close(value, expected)
