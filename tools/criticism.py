@@ -14,6 +14,7 @@ from common.data import Examples
 from common.errors import require
 from common.io import write_atomically
 from reports import plots
+from reports.tables import FEW_EFFECTIVE
 from tools.estimator import MultimodalEstimator
 from tools.kinds import Continuous, present
 
@@ -50,7 +51,8 @@ def criticise(
         n_draws: draws from q(x|the others), whose quantiles are predictive intervals.
 
     Returns:
-        "log p": {"all" or modality: {"mean", "stderr"}} over the rows that have it, nats in the units of the data.
+        "log p": {"all" or modality: {"mean", "stderr", "uncertain"}} over the rows that have it, nats in the units of
+            the data; uncertain: the share of the rows whose log p rests on fewer than 2 effective samples.
         "scores": {given: {target: R^2 of all columns together, or accuracy}}, given one modality or "all others".
         "chance": {target: the score of a constant}.
         "coverage": {Continuous modality: {level: share of the cells in their central interval given the others}}.
@@ -88,12 +90,13 @@ def criticise(
 def likelihoods(
     estimator: MultimodalEstimator, tables: Mapping[str, Any], has: Mapping[str, Tensor]
 ) -> dict[str, dict[str, float]]:
-    """log p of all that a row has, and of each modality: mean and standard error over the rows that have it, nats."""
+    """log p of all that a row has, and of each modality, over the rows that have it, see `criticise`."""
     found, parts = {}, {"all": (tables, torch.stack(list(has.values())).any(dim=0))}
     parts |= {name: ({name: x}, has[name]) for name, x in tables.items()}
     for name, (part, there) in parts.items():
-        log_p = estimator.score_samples(part, N_SAMPLES)[0][there.numpy()]
-        found[name] = {"mean": log_p.mean().item(), "stderr": log_p.std(ddof=1).item() / len(log_p) ** 0.5}
+        log_p, _, ess = (x[there] for x in estimator.estimates(estimator.rows(part), N_SAMPLES))
+        stderr, uncertain = log_p.std().item() / len(log_p) ** 0.5, (ess < FEW_EFFECTIVE).double().mean().item()
+        found[name] = {"mean": log_p.mean().item(), "stderr": stderr, "uncertain": uncertain}
     return found
 
 

@@ -343,7 +343,17 @@ class MultimodalEstimator(TransformerMixin, BaseEstimator):
         In nats, and in the units of the data, pixels in [0, 1]. Series where X has tables. One sample has no standard
         error: NaN. Warns of rows whose estimate rests on few effective samples, which may be far too low.
         """
-        rows, estimates = self.rows(X), []
+        rows = self.rows(X)
+        log_p, stderr, ess = self.estimates(rows, n_samples)
+        few = int((ess < FEW_EFFECTIVE).sum())
+        if few:
+            rest = f"fewer than {FEW_EFFECTIVE} effective samples, the fewest {ess.min():.1f} of {n_samples}"
+            warnings.warn(f"log p of {few} of {len(ess)} rows rests on {rest}: raise n_samples", stacklevel=2)
+        return tuple(in_frame(x.numpy(), None if rows.index is None else (), rows.index) for x in (log_p, stderr))
+
+    def estimates(self, rows: Rows, n_samples: int) -> tuple[Tensor, Tensor, Tensor]:
+        """log p of what each row has, its standard error, and the effective number of samples, (N,) each."""
+        estimates = []
         with drawing(self.seed_, self.model_.device):
             for batch in map(self.model_.observe, self.examples(rows).batches(BATCH_SIZE)):
                 has = tuple(batch.modalities) if batch.mask is None else batch.mask
@@ -354,11 +364,7 @@ class MultimodalEstimator(TransformerMixin, BaseEstimator):
         for name in (name for name in self.scales_ if name in rows.tensors):
             deviation = torch.tensor(self.scales_[name], dtype=torch.float64)[:, 1]
             log_p -= (~rows.tensors[name].isnan()).double() @ deviation.log()
-        few = int((ess < FEW_EFFECTIVE).sum())
-        if few:
-            rest = f"fewer than {FEW_EFFECTIVE} effective samples, the fewest {ess.min():.1f} of {n_samples}"
-            warnings.warn(f"log p of {few} of {len(ess)} rows rests on {rest}: raise n_samples", stacklevel=2)
-        return tuple(in_frame(x.numpy(), None if rows.index is None else (), rows.index) for x in (log_p, stderr))
+        return log_p, stderr, ess
 
     def save(self, folder: str | Path) -> None:
         """Write the model as a run's folder, which `load` and `common.checkpoints.load_model` read."""

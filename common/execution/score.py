@@ -64,14 +64,14 @@ def scoring(model: MultimodalVAE, batch: Batch, name: str, rows: Rows, whole: bo
     subsets, scored = rows.subsets[:, columns], rows.scored  # (T, n), (T, B, M)
     terms = subsets.any(dim=1)
     if scored is None and not subsets[terms].all():  # a term scores some elements of a set
-        scored = on_device(rows.subsets, model.device)[:, None]
+        scored = on_device(rows.subsets, rows.given.device)[:, None]
     elements = None if scored is None else scored[..., columns].expand(-1, len(batch), -1).flatten(0, 1)  # (T B, n)
     index = None
     if elements is not None and not whole:
         index = elements.any(dim=-1).nonzero().squeeze(1)
         index = index if len(index) < len(elements) else None
     elif not terms.all():
-        by_term = torch.arange(len(terms) * len(batch), device=model.device).view(len(terms), -1).unbind()
+        by_term = torch.arange(len(terms) * len(batch), device=rows.given.device).view(len(terms), -1).unbind()
         index = torch.cat([by_term[t] for t in terms.nonzero().squeeze(1).tolist()] or [by_term[0][:0]])
     if elements is not None:
         elements = elements if index is None else elements[index]

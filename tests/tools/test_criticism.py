@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 WIDE, NOISE = 3.0, 0.5
-pytestmark = pytest.mark.filterwarnings("ignore:log p of")  # an almost exact a explains the others badly
 
 
 class Given(nn.Module):
@@ -77,9 +76,11 @@ def test_intervals_of_known_noise_hold_their_share_and_wide_ones_more(report):
 
 def test_log_p_is_the_mean_over_the_rows_that_have_the_modality(report):
     x, _, found, vae = report
-    log_p = vae.score_samples({"c": x["c"]}, 500)[0][100:]
+    log_p, stderr = (values[100:] for values in vae.score_samples({"c": x["c"]}, 500))
     assert found["log p"]["c"]["mean"] == pytest.approx(log_p.mean())
     assert found["log p"]["c"]["stderr"] == pytest.approx(log_p.std(ddof=1) / 1900**0.5)
+    assert found["log p"]["c"]["uncertain"] == pytest.approx((1 / (stderr**2 + 1 / 500) < 2).mean(), abs=1e-3)
+    assert found["log p"]["a"]["uncertain"] > 0.5, "an almost exact a is explained by few samples"
     assert list(found["log p"]) == ["all", "a", "b", "c", "y"]
 
 
