@@ -272,14 +272,14 @@ def evaluation_mode(network: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def statistics_if(count: Tensor, network: nn.Module) -> Iterator[None]:
-    """A context in which batch norm's running statistics change only if `count` is True, a scalar that nobody reads."""
+def statistics_if(keep: Tensor, network: nn.Module) -> Iterator[None]:
+    """A context in which batch norm's running statistics change only if `keep`, a bool scalar, is True."""
     norms = (module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
     running = [x for norm in norms for x in norm.buffers()]
     before = [x.clone() for x in running]
     yield
     for x, old in zip(running, before, strict=True):
-        x.data.copy_(torch.where(count, x, old))  # past autograd: the backward pass needs the batch's statistics alone
+        x.data.copy_(torch.where(keep, x, old))  # past autograd: the backward pass needs the batch's statistics alone
 
 
 @contextmanager

@@ -12,7 +12,7 @@ energy-based and JNF's posteriors have:
 
 (Hesterberg 1995, Technometrics 37(2), 185-194; Owen & Zhou 2000, JASA 95(449), 135-143.) Weights are then at most
 p(x_A|z) / a, also where r misses values of z that explain x_A. Every tenth sample is the prior's, from a random one of
-the first ten on; fewer than ten samples are all from r. The expectation of the estimate is a lower bound on log p(x_A),
+the first ten on; with K < 10 all samples come from r. The expectation of the estimate is a lower bound on log p(x_A),
 which it approaches as K grows. No two examples share samples, so that the standard error of a mean over examples counts
 the noise of the estimates too.
 """

@@ -178,7 +178,7 @@ def _globals_of(file: BinaryIO) -> Iterator[str]:
     file.seek(0)
     if file.read(4) == b"PK\x03\x04":
         with zipfile.ZipFile(file) as archive:
-            entries = [entry for entry in archive.infolist() if entry.filename.endswith("data.pkl")]
+            entries = [entry for entry in archive.infolist() if entry.filename.lower().endswith("data.pkl")]
             pickles = [io.BytesIO(archive.read(entry)) for entry in entries]
     else:  # five pickles: a magic number, the protocol, sizes of numbers, the content, the keys of its tensors
         pickles = [file] * 5

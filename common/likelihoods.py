@@ -46,11 +46,10 @@ class BernoulliLikelihood(nn.Module):
         event_dims: the number of trailing dimensions of one example (3 for an image (C, H, W)).
     """
 
-    takes_bytes = True
-
     def __init__(self, event_dims: int = 1) -> None:
         super().__init__()
         self.event_dims = event_dims
+        self.takes_bytes = event_dims > 1  # as those of images
 
     def forward(self, logits: Tensor) -> IndependentLogits:
         """Logits (..., *event) -> p(x|z), batch shape (...), event shape (*event)."""

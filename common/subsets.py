@@ -6,6 +6,7 @@ In a term, the modalities marked True are given to the encoders and scored.
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import combinations
+from typing import Any
 
 from common.data.batches import Columns, n_columns
 from common.errors import require
@@ -17,13 +18,15 @@ MAX_ENUMERATED = 10  # the most modalities to enumerate subsets of, and the most
 
 
 def on_device(subsets: Tensor, device: torch.device) -> Tensor:
-    """Subsets (T, M) on a device. The copy is cached: a copy makes the GPU wait, and no CUDA graph can hold it."""
-    return _copied(tuple(map(tuple, subsets.tolist())), device)
+    """Subsets (T, M) on a device, see `constant`."""
+    return constant(tuple(map(tuple, subsets.tolist())), torch.bool, device)
 
 
 @lru_cache
-def _copied(subsets: tuple[tuple[bool, ...], ...], device: torch.device) -> Tensor:
-    return torch.tensor(subsets, device=device)
+@torch.inference_mode(False)
+def constant(values: tuple[Any, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Numbers as a tensor on a device. It is cached: a copy makes the GPU wait, and no CUDA graph can hold it."""
+    return torch.tensor(values, dtype=dtype, device=device)
 
 
 def joint_subset(n_modalities: int) -> Tensor:

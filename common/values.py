@@ -38,9 +38,9 @@ def check_type(
     require(not is_class or not (floats or is_bytes), no_class)
     is_number = isinstance(likelihood, BernoulliLikelihood | LocationScaleLikelihood)
     scaled = in_examples and x.dtype == torch.uint8
-    pixels = likelihood is None or getattr(likelihood, "takes_bytes", False)
-    no_pixels = f"{name} is {x.dtype}, which would become pixels in [0, 1], and its likelihood is none of pixels"
-    require(not scaled or is_class or pixels, f"{no_pixels}: convert it with .to({dtype})")
+    pixels = x.dim() > 2 if likelihood is None else getattr(likelihood, "takes_bytes", False)
+    no_pixels = f"{name} is {x.dtype}, which would become pixels in [0, 1], and its likelihood has no takes_bytes"
+    require(not scaled or is_class or pixels, f"{no_pixels}: convert it with .to({dtype}), pixels with / 255 too")
     kinds, convert = ("floats or uint8", "") if pixels and in_examples else ("floats", ", pixels of uint8 with / 255")
     no_number = f"{name} is {x.dtype}, and its likelihood takes {kinds}: convert it with .to({dtype}){convert}"
     require(not is_number or floats or scaled, no_number)

@@ -31,8 +31,7 @@ class WordOptions(BirdOptions):
     limit: int | None = None
     """use only the first N images of each split, with their captions"""
     download: bool = False
-    """unpack the authors' cub.zip if it lies in the data-dir; it is gone from its host, so without it this says what
-    to get instead"""
+    """unpack the authors' cub.zip in the data-dir; it is gone from its host"""
     vocab: Path | None = None
     """the authors' cub.vocab: the words of an original MMVAE model, whose folder lacks them.
     Models trained here hold their words"""

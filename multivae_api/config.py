@@ -40,7 +40,9 @@ class OneHotLikelihood(BernoulliLikelihood):
         event_dims: the number of trailing dimensions of one example, the classes' dimension among them.
     """
 
-    takes_bytes = False
+    def __init__(self, event_dims: int = 1) -> None:
+        super().__init__(event_dims)
+        self.takes_bytes = False
 
     def forward(self, logits: Tensor) -> Independent:
         """Logits (..., *event) -> p(x|z), batch shape (...), event shape (*event)."""

@@ -471,6 +471,5 @@ def masked(rows: Rows, mask: Mapping[str, Any] | None) -> dict[str, Tensor]:
 
 def check_device(device: str) -> None:
     """Raise InputError for a device that is not here."""
-    why = "sums need float64, which mps lacks"
-    require(device in ("cpu", "cuda"), f"device must be cpu or cuda, not {device!r}: {why}")
+    require(device in ("cpu", "cuda"), f"device must be cpu or cuda, not {device!r} (mps lacks float64): choose one")
     require(device == "cpu" or torch.cuda.is_available(), "there is no GPU here for device='cuda': give device='cpu'")

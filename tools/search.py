@@ -261,7 +261,8 @@ def drop_torn_line(file: Path) -> None:
     if os.path.lexists(file):
         with open_regular(file, AGAIN) as lines:
             content = lines.read()
-        os.truncate(file, content.rfind(b"\n") + 1)
+        if content.startswith(b"{"):
+            os.truncate(file, content.rfind(b"\n") + 1)
 
 
 def _require_same_options(opened: "optuna.Study", plan: Plan) -> None:

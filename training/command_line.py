@@ -165,7 +165,7 @@ def _message(box: str) -> str:
     unknown = re.findall(r"--[\w-]+", message) if message.startswith("Unrecognized options") else ()
     known = {*re.findall(r"--[\w-]+", box)} - {*unknown}
     nearest = [name for option in unknown for name in difflib.get_close_matches(option, known, n=1)]
-    return f"{message} (did you mean {' and '.join(nearest)}?)" if nearest else message
+    return f"Unrecognized options: {', '.join(unknown)} (did you mean {' and '.join(nearest)}?)" if nearest else message
 
 
 def _print_description(description: str | None, paper: RunConfig | None, demo: RunConfig | None) -> None:

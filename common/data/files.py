@@ -219,7 +219,8 @@ def unpack(path: Path, name: str) -> None:
         if folder.exists():
             return
         inside = [entry for entry in archive.infolist() if f"/{name}/" in f"/{entry.filename}"]
-        entries = inside or [entry for entry in archive.infolist() if "/" not in entry.filename]
+        others = [entry for entry in archive.infolist() if not entry.filename.startswith("__MACOSX/")]  # of macOS
+        entries = inside or ([] if any("/" in entry.filename for entry in others) else others)
         require(bool(entries), f"{path} holds no folder {name}: {DOWNLOAD_AGAIN}")
         shutil.rmtree(part, ignore_errors=True)
         try:

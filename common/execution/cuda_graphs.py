@@ -67,12 +67,13 @@ class CapturedStep(Generic[Result]):
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 result = self.step(examples, index, len(index), self.beta)
         except RuntimeError as error:
-            first = error
-            while first.__context__ is not None:  # to end a broken capture raises another error
-                first = first.__context__
-            if isinstance(first, torch.OutOfMemoryError):
+            first, memory_ran_out = error, isinstance(error, torch.OutOfMemoryError)
+            while isinstance(first.__context__, RuntimeError) and not memory_ran_out:
+                first = first.__context__  # to end a broken capture raises another error
+                memory_ran_out = isinstance(first, torch.OutOfMemoryError)
+            if memory_ran_out:
                 raise first from None
-            cause = str(first).splitlines()[0]
+            cause = (str(first) or type(first).__name__).splitlines()[0]
             raise InputError(
                 f"the training step cannot be captured as a CUDA graph ({cause}): if a network's operations "
                 "change from batch to batch, set `same_operations = False` in its objective's class"

@@ -16,8 +16,8 @@ class Rows(NamedTuple):
 
     names: of the terms; empty where nobody asks.
     subsets: the modalities, and elements of sets, that each term can score, (T, M) bool on the CPU.
-    scored: what it scores of each example, (T, B, M) bool, always a part of `subsets`; None: what `subsets` says.
-    given: the experts that its posterior sees, (T, 1, M), or (T, B, M) if examples lack some.
+    scored: what it scores of each example, (T, B, M) bool, a part of `subsets`; None: what `subsets` says.
+    given: the experts that the posterior of an ELBO sees, (T, 1, M), or (T, B, M) if examples lack some.
     """
 
     names: Sequence[str]
@@ -29,8 +29,9 @@ class Rows(NamedTuple):
 def rows_of(model: MultimodalVAE, batch: Batch, subsets: Mapping[str, Tensor], drawn: Tensor | None = None) -> Rows:
     """The rows of terms that give and score subsets of the modalities, cut to those that an example has.
 
-    Terms of an example that are equal count once: of these the first one that is not cut stays, else the first. A row
-    with `Batch.joint_only` has no terms of single modalities.
+    Terms of an incomplete example that are equal count once: of these the first one that is not cut stays, else the
+    first. A complete example has a term for each random subset, also where two are equal. A row with `Batch.joint_only`
+    has no terms of single modalities.
 
     Args:
         subsets: {name: (M,) bool}, on the CPU; all but "joint" are single modalities.
@@ -49,21 +50,21 @@ def rows_of(model: MultimodalVAE, batch: Batch, subsets: Mapping[str, Tensor], d
         return Rows(names, table, scored, asked)
     given = asked & batch.mask  # (T, B, M)
     order = torch.arange(len(given), device=given.device)[:, None] + len(given) * (given != asked).any(dim=-1)  # (T, B)
-    counts = [torch.ones_like(batch.mask[:, 0])] * len(given)
+    has_term = [torch.ones_like(batch.mask[:, 0])] * len(given)
     for t in (table.sum(dim=1) > 1).nonzero().squeeze(1).tolist():  # a single one without its modality scores nothing
         earlier = ((given == given[t]).all(dim=-1) & (order < order[t])).any(dim=0)
-        counts[t] = ~earlier | batch.mask.all(dim=-1)
+        has_term[t] = ~earlier | batch.mask.all(dim=-1)
     if batch.joint_only is not None:
         single = [name in subsets and name != "joint" for name in names]
-        counts = [x & ~batch.joint_only if alone else x for x, alone in zip(counts, single, strict=True)]
-    return Rows(names, table, given & torch.stack(counts)[..., None] & model.scorable(batch.mask), given)
+        has_term = [x & ~batch.joint_only if alone else x for x, alone in zip(has_term, single, strict=True)]
+    return Rows(names, table, given & torch.stack(has_term)[..., None] & model.scorable(batch.mask), given)
 
 
 def rows_where(model: MultimodalVAE, batch: Batch, where: Tensor, subsets: Tensor | None = None) -> Rows:
     """The rows of terms, such as a mixture's components, that score what an example has, or subsets of it.
 
     Args:
-        where: the rows that count, (T, B, 1 or M) bool. All of (T, B, 1) do where no example lacks a modality.
+        where: the rows that count, (T, B, 1 or M) bool. If no example lacks a modality, all of (T, B, 1) count.
         subsets: (T, M) bool, on the CPU; None: all.
     """
     subsets = torch.ones(len(where), model.n_columns, dtype=torch.bool) if subsets is None else subsets

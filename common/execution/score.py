@@ -6,6 +6,7 @@ from weakref import WeakKeyDictionary
 
 from common.data.batches import Batch
 from common.encoders_decoders import evaluation_mode, has_batch_norm, outputs, statistics_if, zero_where_absent
+from common.errors import require
 from common.execution.rows import Rows
 from common.likelihoods import log_prob
 from common.modalities import DecoderRecord
@@ -84,15 +85,15 @@ def _laid_out(
 ) -> tuple[Tensor, Tensor | None, Tensor | None, list[int] | None]:
     """What `log_prob_at` takes, for the rows that are chosen of z (K, T, B, D)."""
     n_terms, b = z.shape[1:3]
-    there, sizes = elements.any(dim=-1) if elements is not None and batch.every_row else None, None
+    has_value, sizes = elements.any(dim=-1) if elements is not None and batch.every_row else None, None
     if model.training and has_batch_norm(model.decoder[model.modality[name].decoder.key]):
         # as in the papers, its statistics are those of one term
         index = torch.arange(n_terms * b, device=z.device) if index is None else index
         full = batch.every_row or len(index) == n_terms * b  # then no GPU is asked for the numbers
         sizes = [b] * (len(index) // b) if full else (index // b).unique_consecutive(return_counts=True)[1].tolist()
     if index is None:  # an example's values are the same in all terms
-        return z.flatten(0, 1), None, None if there is None else there.view(n_terms, b).any(dim=0), None
-    return z.flatten(1, 2).index_select(1, index), index % b, there, sizes
+        return z.flatten(0, 1), None, None if has_value is None else has_value.view(n_terms, b).any(dim=0), None
+    return z.flatten(1, 2).index_select(1, index), index % b, has_value, sizes
 
 
 def log_prob_at(
@@ -101,14 +102,14 @@ def log_prob_at(
     name: str,
     z: Tensor,
     examples: Tensor | None,
-    there: Tensor | None = None,
+    has_value: Tensor | None = None,
     sizes: Sequence[int] | None = None,
 ) -> Tensor:
     """log p(x_m|z) of one modality at K samples of N rows, z (K, N, D): (K, N), of a set (K, N, n).
 
     Args:
         examples: each row's, (N,); None: row i is example i.
-        there: which rows have values that count, (N,) bool; None: all.
+        has_value: which rows have values that count, (N,) bool; None: all.
         sizes: of the parts to decode, where the parts matter, as for batch norm; None: what memory holds.
     """
     network = model.decoder[model.modality[name].decoder.key]
@@ -116,12 +117,12 @@ def log_prob_at(
     values = Batch({n: batch.modalities[n] for n in (name, *model.modality[name].given)}, observed=observed)
     found = []
     for rows, at_once in _parts(model, *z.shape[:2], sizes):
-        part, counts = values[rows if examples is None else examples[rows]], nullcontext()
-        if there is not None:  # absent values may have no density
-            part.modalities = {n: zero_where_absent(x, there[rows]) for n, x in part.modalities.items()}
-            counts = statistics_if(there[rows].any(), network) if sizes else counts
+        part, statistics = values[rows if examples is None else examples[rows]], nullcontext()
+        if has_value is not None:  # absent values may have no density
+            part.modalities = {n: zero_where_absent(x, has_value[rows]) for n, x in part.modalities.items()}
+            statistics = statistics_if(has_value[rows].any(), network) if sizes else statistics
         x, of_samples = part.modalities[name], []
-        with counts:
+        with statistics:
             for zs in z[:, rows].split(at_once):
                 p = model.decode(zs, [name], part.modalities)[name]
                 of_samples.append(log_prob(name, p, x, leading=2, observed=part.observed.get(name)))
@@ -178,10 +179,16 @@ def _padded(index: Tensor, n: int) -> Tensor:
 
 
 def samples_at_once(model: MultimodalVAE) -> int:
-    """How many samples of z to decode in one batch where there are many."""
+    """How many samples of z to decode in one batch where there are many.
+
+    Raises:
+        InputError: the model is neither on a CPU nor on a CUDA device.
+    """
+    device = model.device.type
+    require(device in BYTES, f"the model is on {device}, and runs on {' or '.join(BYTES)} alone: move it there")
     if model not in _bytes_of_a_sample:
         names = [name for name in model.modelled if not model.modality[name].given]
         with torch.no_grad(), evaluation_mode(model):
             given = model.decoder_outputs(next(model.parameters()).new_zeros(1, model.latent_dim), names)
         _bytes_of_a_sample[model] = max([1, *(x.nbytes for x in given.values())])
-    return max(1, min(DECODED_AT_ONCE[model.device.type], BYTES[model.device.type] // _bytes_of_a_sample[model]))
+    return max(1, min(DECODED_AT_ONCE[device], BYTES[device] // _bytes_of_a_sample[model]))

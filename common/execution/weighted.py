@@ -60,7 +60,7 @@ def score_again(
     log_p, sample = dict(known), counts.flatten().nonzero().squeeze(1)  # (N,) of K T B
     row = sample % counts[0].numel()  # (N,) of T B
     for name in (name for name in known if name in batch.modalities):
-        _, elements = scoring(model, batch, name, rows, whole=True)  # (T B, n)
+        _, elements = scoring(model, batch, name, rows, whole=True)  # (T B, n): all terms can score all modalities
         here = slice(None) if elements is None else elements[row].any(dim=-1)
         index, row_here = sample[here], row[here]
         if len(index):

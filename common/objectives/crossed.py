@@ -77,6 +77,7 @@ class TelboElbo(SumOfElbos):
 
     def score(self, model: MultimodalVAE, batch: Batch, z: Tensor, rows: Rows) -> dict[str, Tensor]:
         joint = torch.tensor([name == "joint" for name in rows.names])[:, None]
+        # `scored` is None, since the examples are complete
         of_joint = super().score(model, batch, z, rows._replace(subsets=rows.subsets & joint))
         with frozen(model.decoder), frozen(model.likelihood):  # which may run a decoder's network
             of_singles = super().score(model, batch, z, rows._replace(subsets=rows.subsets & ~joint))

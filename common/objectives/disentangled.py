@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from common.data.batches import Batch
 from common.errors import require
 from common.multimodal_vae import MultimodalVAE
-from common.objectives.base import Bound, Objective
+from common.objectives.base import Bound
 from common.objectives.importance import IwaeElbo
 
 import torch
@@ -37,7 +37,6 @@ class IdmvaeElbo(IwaeElbo):
     """
 
     of_mixtures = True
-    backward = Objective.backward  # the losses compare the examples of a batch
 
     def __init__(
         self,

@@ -3,7 +3,7 @@ r"""ELBOs of subsets of the modalities, and sums of them.
 .. math:: ELBO(S) = E_{q(z|x_S)} \sum_{m \in S} \lambda_m \log p(x_m|z) - \beta KL(q(z|x_S) || p(z))
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 from common.data.batches import Batch
@@ -12,7 +12,7 @@ from common.errors import require
 from common.execution.rows import Rows, rows_of
 from common.multimodal_vae import MultimodalVAE
 from common.objectives.base import Bound, MultimodalObjective
-from common.subsets import joint_subset, mvae_subsets, random_subsets
+from common.subsets import constant, joint_subset, mvae_subsets, random_subsets
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +47,7 @@ class SumOfElbos(MultimodalObjective):
         value, terms = -beta * kl.sum(dim=0), {f"{subset}/kl": x for subset, x in zip(rows.names, kl, strict=True)}
         for name, by_sample in log_p.items():
             expected = (weight * by_sample).sum(dim=0)  # (T, B)
-            value = value + (self._lambdas[name] * expected).sum(dim=0)
+            value = value + self._weighted(name, rows.names, expected)
             scores = rows.subsets[:, self.model.columns[name].slice].any(dim=1).tolist()
             for subset, x, is_scored in zip(rows.names, expected.unbind(), scores, strict=True):
                 if is_scored or subset not in self._fixed:  # random subsets have the same terms in each step
@@ -57,6 +57,13 @@ class SumOfElbos(MultimodalObjective):
     def weight(self, name: str, subset: str) -> float:
         """lambda of a modality in the term of a subset, by its name."""
         return self.weights[name]
+
+    def _weighted(self, name: str, subsets: Sequence[str], expected: Tensor) -> Tensor:
+        """The sum over the terms of lambda times E log p(x_m|z), (T, B): (B,)."""
+        lambdas = tuple(self.weight(name, subset) for subset in subsets)
+        if len(set(lambdas)) == 1:
+            return lambdas[0] * expected.sum(dim=0)
+        return (constant(lambdas, expected.dtype, expected.device)[:, None] * expected).sum(dim=0)
 
     def posteriors(self, params: tuple[Tensor, ...], rows: Rows) -> LatentDistribution:
         """q(z|x_S) of all rows, (T, B), from the experts' parameters (M, B, D)."""
@@ -73,14 +80,6 @@ class SumOfElbos(MultimodalObjective):
     def _fixed(self) -> dict[str, Tensor]:
         """The subsets that are not random, {name: (M,)}."""
         return self.subsets()
-
-    @cached_property
-    def _lambdas(self) -> dict[str, Tensor]:
-        """lambda of each modality in all terms, {name: (T, 1)}."""
-        like = next(self.model.parameters())
-        names = [*self._fixed, *(f"subset{i + 1}" for i in range(self.K))]
-        by_term = {name: [self.weight(name, subset) for subset in names] for name in self.model.modelled}
-        return {name: like.new_tensor(weights)[:, None] for name, weights in by_term.items()}
 
 
 class StandardElbo(SumOfElbos):

@@ -140,6 +140,8 @@ class IwaeElbo(ImportanceWeighted):
         return surrogate, 0.0, found
 
     def backward(self, inputs: Mapping[str, Tensor] | Batch, beta: float, n: int, share: float = 1.0) -> Bound:
+        if type(self).penalised is not IwaeElbo.penalised:  # parts of a batch have no penalty of the whole
+            return super().backward(inputs, beta, n, share)
         return weighted.backward(self, self.model.observe(inputs), beta, n)
 
     def sample(self, batch: Batch) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:

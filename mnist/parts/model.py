@@ -126,10 +126,9 @@ def _fusion(config: SimpleNamespace, heads: tuple[int, ...]) -> str | Strategy:
 
 def _likelihood(config: SimpleNamespace) -> nn.Module:
     """Build the likelihood of a half, or of all halves or pixels together."""
-    if config.likelihood == "bernoulli":
-        return BernoulliLikelihood()
-    scale = config.likelihood_scale or OLD_SCALE
-    likelihood = {"laplace": LaplaceLikelihood, "normal": SphericalGaussianLikelihood}[config.likelihood](scale)
+    families = {"laplace": LaplaceLikelihood, "normal": SphericalGaussianLikelihood}
+    is_bernoulli, scale = config.likelihood == "bernoulli", config.likelihood_scale or OLD_SCALE
+    likelihood = BernoulliLikelihood() if is_bernoulli else families[config.likelihood](scale)
     likelihood.takes_bytes = True  # a vector of pixels
     return likelihood
 

@@ -91,6 +91,8 @@ class Called:
 def test_calls_that_take_memory_or_time_are_refused_before_they_are_made(tmp_path, monkeypatch, zip_format, call):
     path = tmp_path / "model_best.pth.tar"
     torch.save({"state_dict": Called(*call)}, path, _use_new_zipfile_serialization=zip_format)
+    if zip_format:  # torch finds it in capitals too
+        path.write_bytes(path.read_bytes().replace(b"/data.pkl", b"/DATA.PKL"))
     monkeypatch.setattr(torch, "load", lambda *args, **options: pytest.fail("it was unpickled"))
     with pytest.raises(InputError, match=r"refused: it holds \S+, and loading that could run code or fill the memory"):
         load(path)

@@ -82,7 +82,8 @@ def test_shapes_and_types_that_do_not_fit_are_named():
 @pytest.mark.parametrize(
     ("likelihood", "are_pixels"),
     [
-        (BernoulliLikelihood(), True),
+        (BernoulliLikelihood(2), True),
+        (BernoulliLikelihood(), False),
         (LaplaceLikelihood(event_dims=3), True),
         (NormalLikelihood(3), True),
         (LaplaceLikelihood(), False),

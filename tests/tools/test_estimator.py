@@ -367,7 +367,7 @@ def test_what_cannot_be_read_is_refused_in_a_line(quick, values, message):
     [
         ({"model": "jmvae"}, "model must be one of mvae, mmvae, "),
         ({"device": "tpu"}, "device must be cpu or cuda, not 'tpu'"),
-        ({"device": "mps"}, "device must be cpu or cuda, not 'mps': sums need float64, which mps lacks"),
+        ({"device": "mps"}, "device must be cpu or cuda, not 'mps' (mps lacks float64): choose one"),
         ({"validation_fraction": 1.0}, "validation_fraction must lie in [0, 1), it is 1.0"),
         ({"epochs": 0}, "--epochs must be positive, not 0"),
         ({"n_latents": 0}, "--n-latents must be positive, not 0"),

@@ -40,8 +40,9 @@ def test_the_folder_is_found_inside_others_and_around_files_that_have_none(tmp_p
 
 
 def test_an_archive_without_the_folder_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"birds.zip holds no folder birds: delete it and download it again"):
-        unpack(write(tmp_path / "birds.zip", ("other/a.txt",)), "birds")
+    for names in (("other/a.txt",), ("README.txt", "other/a.txt")):
+        with pytest.raises(InputError, match=r"birds.zip holds no folder birds: delete it and download it again"):
+            unpack(write(tmp_path / "birds.zip", names), "birds")
     assert files(tmp_path) == ["birds.zip"]
 
 

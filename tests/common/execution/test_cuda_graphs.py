@@ -34,15 +34,29 @@ def _without_gpu(monkeypatch):
     monkeypatch.setattr(torch, "zeros", lambda *shape, device=None: zeros(*shape))
 
 
+def raised(error, first=None):
+    """An error with another one, which was handled, as its context."""
+    try:
+        try:
+            raise first or KeyError("handled")
+        except type(first or KeyError("")):
+            raise error from None
+    except RuntimeError as chained:
+        return chained
+
+
+OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory.")
+READ = r"CUDA graph \(a value was read\): .*`same_op"
+
+
 @pytest.mark.parametrize(
     ("error", "expected", "message"),
     [
-        (torch.OutOfMemoryError("CUDA out of memory."), torch.OutOfMemoryError, "CUDA out of memory"),
-        (
-            RuntimeError("a value was read\nmore"),
-            InputError,
-            r"CUDA graph \(a value was read\): .*`same_op",
-        ),
+        (OUT_OF_MEMORY, torch.OutOfMemoryError, "CUDA out of memory"),
+        (raised(RuntimeError("again"), OUT_OF_MEMORY), torch.OutOfMemoryError, "CUDA out of memory"),
+        (RuntimeError("a value was read\nmore"), InputError, READ),
+        (raised(RuntimeError("a value was read\nmore")), InputError, READ),
+        (RuntimeError(), InputError, r"CUDA graph \(RuntimeError\)"),
     ],
 )
 def test_a_capture_that_fails_tells_the_first_error(error, expected, message):

@@ -1,8 +1,10 @@
 """How many samples are decoded at a time, for decoders of a known size."""
 
+from common.errors import InputError
 from common.execution.score import BYTES, DECODED_AT_ONCE, samples_at_once
 from tests.helpers.linear_gaussian import linear_gaussian
 
+import pytest
 import torch
 from torch import nn
 
@@ -23,3 +25,9 @@ def test_few_samples_are_decoded_at_once_where_what_is_decoded_is_large(monkeypa
     for limits in (DECODED_AT_ONCE, BYTES):
         monkeypatch.setitem(limits, "cpu", limits["cuda"])
     assert samples_at_once(model) == 2**28 // (8 * 10**6) == 33
+
+
+def test_other_devices_are_refused():
+    model, _, _ = linear_gaussian(2)
+    with pytest.raises(InputError, match="the model is on meta, and runs on cpu or cuda alone: move it there"):
+        samples_at_once(model.to("meta"))

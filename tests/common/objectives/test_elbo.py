@@ -10,6 +10,7 @@ from tests.helpers.linear_gaussian import draw, linear_gaussian
 
 import pytest
 import torch
+from torch import nn
 
 
 def test_names_of_random_subsets():
@@ -54,3 +55,39 @@ def test_what_is_computed_in_vain_changes_nothing(fusion, objective, observed):
         results.append((bound.value, bound.terms, [p.grad for p in model.parameters()]))
     assert counts == {"encoder image": [2, 3], "encoder text": [2, 3]}
     torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("has_batch_norm", [False, True])
+@pytest.mark.parametrize("complete", [True, False])
+def test_random_subsets_of_a_captured_step_have_the_values_of_others(has_batch_norm, complete):
+    """All modalities are decoded, and those outside the subset change neither gradients nor running statistics."""
+    inputs, found = draw(*linear_gaussian(3)[1:], 6), []
+    for every_row in (False, True):
+        model, _, _ = linear_gaussian(3)
+        torch.manual_seed(0)
+        if has_batch_norm:
+            model.decoder["a"] = nn.Sequential(model.decoder["a"], nn.BatchNorm1d(3).double())
+        mask = None if complete or has_batch_norm else torch.tensor([[True] * 3, [True, True, False]] * 3)
+        objective = MvaeElbo(model, K=4, weights={"a": 0.3}).train()
+        bound = objective.backward(Batch(inputs, mask, every_row=every_row), 0.7, 6)
+        gradients = [p.grad for p in model.parameters()]
+        statistics = dict(model.named_buffers())
+        found.append((bound.value, gradients, {n: x for n, x in statistics.items() if "running" in n}))
+    torch.testing.assert_close(*found)
+
+
+def test_weights_are_read_at_each_call_and_after_calls_without_gradients():
+    class Authors(MvaeElbo):
+        def weight(self, name, subset):
+            return self.weights[name] if subset == "joint" else 1.0
+
+    model, weights, scales = linear_gaussian(3)
+    inputs, objective, found = draw(weights, scales, 4), Authors(model), []
+    with torch.inference_mode():
+        objective.bound(inputs)
+    for lambda_ in (1.0, 0.0):
+        objective.weights["a"] = lambda_
+        torch.manual_seed(0)
+        found.append(objective.bound(inputs))
+        objective(inputs).backward()
+    torch.testing.assert_close(found[0].value - found[1].value, found[0].terms["joint/a"])

@@ -285,6 +285,26 @@ def test_what_counts_is_told_by_the_whole_weight_of_a_sample(monkeypatch):
     assert experts["b"].mu.grad.abs().sum() > 1e-3
 
 
+class Decayed(IwaeElbo):
+    """With a penalty of all parameters."""
+
+    def penalised(self, inputs, beta=1.0):
+        value, _, found = super().penalised(inputs, beta)
+        return value, 100 * sum(p.square().sum() for p in self.parameters()), found
+
+
+def test_a_penalty_of_a_subclass_is_trained():
+    model, weights, scales = laplace(2)
+    inputs, found = draw(weights, scales, 3), []
+    for whole in (True, False):
+        model.zero_grad()
+        torch.manual_seed(0)
+        objective = Decayed(model, K=3)
+        objective(inputs).backward() if whole else objective.backward(inputs, 1.0, 3)
+        found.append([p.grad.clone() for p in model.parameters()])
+    torch.testing.assert_close(*found)
+
+
 def test_samples_that_are_not_finite_count():
     """So that training stops."""
     size = torch.tensor([[[1.0, 1.0], [1e-20, 1e-33], [1e-40, torch.nan]]])  # (T, K, B)
