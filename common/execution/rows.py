@@ -50,10 +50,11 @@ def rows_of(model: MultimodalVAE, batch: Batch, subsets: Mapping[str, Tensor], d
         return Rows(names, table, scored, asked)
     given = asked & batch.mask  # (T, B, M)
     order = torch.arange(len(given), device=given.device)[:, None] + len(given) * (given != asked).any(dim=-1)  # (T, B)
-    has_term = [torch.ones_like(batch.mask[:, 0])] * len(given)
+    complete = batch.mask.all(dim=-1)
+    has_term = [torch.ones_like(complete)] * len(given)
     for t in (table.sum(dim=1) > 1).nonzero().squeeze(1).tolist():  # a single one without its modality scores nothing
         earlier = ((given == given[t]).all(dim=-1) & (order < order[t])).any(dim=0)
-        has_term[t] = ~earlier | batch.mask.all(dim=-1)
+        has_term[t] = ~earlier | complete
     if batch.joint_only is not None:
         single = [name in subsets and name != "joint" for name in names]
         has_term = [x & ~batch.joint_only if alone else x for x, alone in zip(has_term, single, strict=True)]

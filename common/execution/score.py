@@ -9,7 +9,7 @@ from common.encoders_decoders import evaluation_mode, has_batch_norm, outputs, s
 from common.errors import require
 from common.execution.rows import Rows
 from common.likelihoods import log_prob
-from common.modalities import DecoderRecord
+from common.modalities import DecoderRecord, stack_values
 from common.multimodal_vae import MultimodalVAE
 from common.subsets import on_device
 
@@ -158,19 +158,20 @@ def _of_stack(
     rows = {name: every if index is None else index for name, (index, _) in chosen.items()}
     n = max(map(len, rows.values()))
     padded = torch.stack([_padded(rows.get(name, every[:0]), n) for name in names])  # (S, N)
+    # one by one: a GPU would add up the gradients of one row, used several times, in an arbitrary order
     zs = torch.stack([flat.index_select(1, index) for index in padded])  # (S, K, N, D)
     out = outputs(model.decoder[decoder.key], zs.flatten(1, -2)).movedim(1, 0)  # (S, K N, ...)
     p = model.likelihood[names[0]](out.unflatten(1, zs.shape[1:3]))
-    like, x, observed = batch.modalities[next(iter(chosen))], [], []
-    for name, index in zip(names, padded % len(batch), strict=True):
-        values = batch.modalities.get(name, torch.zeros_like(like))
-        if batch.mask is not None and name in batch.modalities:
-            values = zero_where_absent(values, model.modality[name].present(batch.mask))
-        x.append(values[index])
-        observed.append((batch.observed or {}).get(name, torch.ones_like(values, dtype=torch.bool))[index])
-    lacks = {*names} & {*(batch.observed or ())}
-    x, observed = torch.stack(x).unsqueeze(1), torch.stack(observed).unsqueeze(1) if lacks else None
-    by_name = zip(names, log_prob(", ".join(names), p, x, leading=None, observed=observed).unbind(), strict=True)
+
+    def at_rows(values: Mapping[str, Tensor]) -> Tensor:
+        stacked = stack_values(names, values, batch.mask, model.modality)  # (B, S, ...)
+        return stacked[padded % len(batch), torch.arange(len(names), device=z.device)[:, None]].unsqueeze(1)
+
+    observed = None
+    if {*names} & {*(batch.observed or ())}:
+        observed = at_rows({name: batch.observed_values(name) for name in names if name in batch.modalities})
+    log_p = log_prob(", ".join(names), p, at_rows(batch.modalities), leading=None, observed=observed)  # (S, K, N)
+    by_name = zip(names, log_p.unbind(), strict=True)
     return {name: x[:, : len(rows[name])] for name, x in by_name if name in chosen}
 
 
